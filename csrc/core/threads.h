@@ -1,0 +1,33 @@
+/* threads.h — the process's one pool. Work is a list of chunks fixed by shape; threads only decide who does which.
+ *
+ * The calling thread works too. Chunks are claimed by an atomic counter, so nothing may depend on which thread ran a
+ * chunk; sums are kept per chunk and added in chunk order by the caller. Nested calls run in the calling thread.
+ * Workers spin briefly, then sleep. After fork() the child makes new workers at first use.
+ * Every participating thread runs with denormals flushed while it works (see core/cpu.h).
+ */
+#ifndef GAP_CORE_THREADS_H
+#define GAP_CORE_THREADS_H
+
+#include <stdint.h>
+
+#include "core/status.h"
+
+typedef void gap_chunk_fn(void *arg, int64_t chunk, int thread); /* thread: 0 <= thread < gap_threads_get(), for scratch only */
+
+/* Polled in the calling thread between its chunks; non-zero abandons the chunks not yet begun. */
+typedef int gap_interrupted_fn(void *cookie);
+
+/* Number of threads (caller included). set: 1..256, GAP_ERR_VALUE otherwise; takes effect at the next parallel call. */
+GAP_MUST_USE gap_status gap_threads_set(int n);
+int gap_threads_get(void); /* default: GAPLESS_NUM_THREADS, else gap_cpu_count() */
+
+/* Runs fn(arg, 0..n_chunks). Returns GAP_OK, or GAP_ERR_INTERRUPTED when this thread's poll said so.
+ * Thread safe: a second caller waits for the first. */
+GAP_MUST_USE gap_status gap_parallel(int64_t n_chunks, gap_chunk_fn *fn, void *arg);
+
+/* Sets this thread's poll (NULL: none) for the gap_parallel calls that it makes; returns the old one through the pointers. */
+void gap_interrupt_set(gap_interrupted_fn *fn, void *cookie, gap_interrupted_fn **old_fn, void **old_cookie);
+/* Asks this thread's poll now; non-zero: stop. For long loops that are not parallel. */
+int gap_interrupt_poll(void);
+
+#endif

@@ -1,0 +1,26 @@
+/* optimizer.h — an optimizer's table row: slots per parameter and the update of a run of elements. */
+#ifndef GAP_OPTIM_OPTIMIZER_H
+#define GAP_OPTIM_OPTIMIZER_H
+
+#include <stddef.h>
+
+#include "core/param.h"
+
+#define GAP_OPTIM_MAX_SLOTS 4
+
+typedef struct {
+    const char *name, *doc;
+    const gap_param *params;          /* every one is a hyper-parameter that may change from step to step */
+    int n_params;
+    int n_slots;
+    const char *slot_names[GAP_OPTIM_MAX_SLOTS]; /* as torch names its state: "momentum_buffer", "exp_avg", … */
+    /* One step on n consecutive weights of one group. hyper: a double per param, in their order (bools 0 or 1).
+     * step: 1 for the first update. Slots start at zero. Elementwise: any cut of a range gives the same bits. */
+    void (*update)(const double *hyper, int64_t step, size_t n, float *weight, const float *gradient, float *const *slot);
+} gap_optimizer_def;
+
+extern const gap_optimizer_def *const gap_optimizer_table[];
+extern const int gap_optimizer_count;
+const gap_optimizer_def *gap_optimizer_find(const char *name);
+
+#endif
