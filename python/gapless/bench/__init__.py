@@ -20,7 +20,7 @@ import numpy as np
 
 from gapless.bench.cases import CLASSES, Case, parse
 
-__all__ = ["bench", "cpu_name"]
+__all__ = ["bench", "cpu_name", "peer_torch_model"]
 
 AGREE = 1e-3  # relative difference of the first loss that still counts as the same work
 
@@ -68,6 +68,16 @@ class Side:
 
     def close(self) -> None:
         self.process.communicate()
+
+
+def peer_torch_model(case: Case, classes: int = CLASSES) -> Any:
+    """The torch module that is the case's twin; for parity tests. Needs torch."""
+    sys.path.insert(0, str(Path(__file__).parent))
+    try:
+        import peer_torch  # type: ignore[import-not-found]
+    finally:
+        sys.path.pop(0)
+    return peer_torch.build(case, classes)
 
 
 def make_batch(case: Case, path: Path) -> None:

@@ -17,12 +17,12 @@ from torch import Tensor, nn
 
 
 class LeNet(nn.Module):
-    def __init__(self, channels: int, size: int) -> None:
+    def __init__(self, channels: int, size: int, classes: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(channels, 32, 3, padding=1)
         self.conv2 = nn.Conv2d(32, 64, 3, padding=1)
         self.fc1 = nn.Linear(64 * (size // 4) ** 2, 128)
-        self.fc2 = nn.Linear(128, cases.CLASSES)
+        self.fc2 = nn.Linear(128, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         x = torch.max_pool2d(torch.relu(self.conv1(x)), 2)
@@ -58,7 +58,7 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Module):
-    def __init__(self, channels: int, stem: str, widths: list[int], blocks: list[int], expansion: int) -> None:
+    def __init__(self, channels: int, stem: str, widths: list[int], blocks: list[int], expansion: int, classes: int) -> None:
         super().__init__()
         first = widths[0]
         self.stem = stem
@@ -73,7 +73,7 @@ class ResNet(nn.Module):
                 i = width * expansion
             setattr(self, f"layer{k}", nn.Sequential(*layers))
         self.depth = len(widths)
-        self.fc = nn.Linear(i, cases.CLASSES)
+        self.fc = nn.Linear(i, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
@@ -82,15 +82,15 @@ class ResNet(nn.Module):
         return self.fc(x.mean((2, 3)))
 
 
-def build(case: cases.Case) -> nn.Module:
+def build(case: cases.Case, classes: int = cases.CLASSES) -> nn.Module:
     if case.net == "lenet":
-        return LeNet(case.channels, case.size)
+        return LeNet(case.channels, case.size, classes)
     widths, blocks, expansion = {
         "resnet8": ([16, 32, 64], [1, 1, 1], 1),
         "resnet18": ([64, 128, 256, 512], [2, 2, 2, 2], 1),
         "resnet50": ([64, 128, 256, 512], [3, 4, 6, 3], 4),
     }[case.net]
-    return ResNet(case.channels, case.stem, widths, blocks, expansion)
+    return ResNet(case.channels, case.stem, widths, blocks, expansion, classes)
 
 
 def prepare(command: dict[str, Any]) -> tuple[Callable[[], float], dict[str, Any]]:
