@@ -8,6 +8,7 @@
 #include "core/memory.h"
 #include "core/param.h"
 #include "core/rng.h"
+#include "kernels/kernels.h"
 
 #define GAP_AUG_PARAM_MAX 16
 
@@ -24,8 +25,9 @@ void gap_image_free(gap_image *im);
 /* What an op drew for one image: enough to do the same again, and to show it. */
 typedef struct { double v[GAP_AUG_PARAM_MAX]; } gap_aug_params;
 
-/* Scratch of one thread, kept between images. */
-typedef struct { void *mem; size_t bytes; } gap_scratch;
+/* Scratch of one thread, kept between images, and the kernels to use. */
+typedef struct { void *mem; size_t bytes; const gap_kernels *kernels; } gap_scratch;
+/* Makes room for `bytes`; contents undefined, what was there is lost. */
 GAP_MUST_USE gap_status gap_scratch_reserve(gap_scratch *s, size_t bytes);
 
 typedef struct {
@@ -34,7 +36,10 @@ typedef struct {
     int n_params;
     bool random;             /* draws numbers: refused in an evaluation pipeline */
     bool last;               /* must be the pipeline's last op (Normalize) */
-    /* Output size for an input (h, w, c): *fixed says whether it is the same for every input. NULL: unchanged. */
+    const char *const *drawn; /* names of what `sample` draws, gap_aug_params.v in order, NULL-terminated; NULL: nothing */
+    /* What ranges alone cannot say about a config (a lower bound below an upper one). NULL: nothing more to check. */
+    gap_status (*check)(const gap_value *cfg);
+    /* Output size for an input (h, w, c), exactly what `apply` will give, or why it cannot: *fixed says whether it is the same for every input. NULL: unchanged. */
     gap_status (*shape)(const gap_value *cfg, int64_t h, int64_t w, int64_t c, int64_t *oh, int64_t *ow, bool *fixed);
     /* Draws for an image of this size. NULL for ops without randomness. */
     gap_status (*sample)(const gap_value *cfg, gap_draws *d, int64_t h, int64_t w, gap_aug_params *out);
