@@ -1,0 +1,180 @@
+#include <string.h>
+
+#include "core/threads.h"
+#include "graph/plan_state.h"
+
+static void *at(const gap_plan *p, size_t offset) { return offset == GAP_NOWHERE ? NULL : p->arena + offset; }
+
+static const void *value_at(const gap_plan *p, const gap_plan_call *call, int v) {
+    return v == 0 ? call->x : at(p, p->value[v].data);
+}
+
+static void context_gradients(const gap_plan *p, int k, gap_op_ctx *ctx) {
+    const gap_op *op = &p->list.op[k];
+    const gap_plan_op *place = &p->op[k];
+    ctx->dout = at(p, p->value[op->out[0]].gradient);
+    for (int j = 0; j < op->n_in; j++) {
+        ctx->din[j] = place->din[j] ? at(p, p->value[op->in[j]].gradient) : NULL;
+        ctx->din_add[j] = place->din_add[j];
+    }
+    for (int j = 0; j < op->n_weights; j++)
+        ctx->dweight[j] = place->dweight[j] ? p->gradient + p->store->entry[op->weight[j]].offset : NULL;
+    ctx->dweight_add = place->dweight_add;
+}
+
+void gap_plan_context(const gap_plan *p, int k, const gap_plan_call *call, gap_phase phase, gap_op_ctx *ctx) {
+    const gap_op *op = &p->list.op[k];
+    const gap_plan_op *place = &p->op[k];
+    bool back = phase == GAP_PHASE_BACKWARD;
+    unsigned needs = back ? op->def->backward_needs : phase == GAP_PHASE_FORWARD ? ~0u : 0;
+    memset(ctx, 0, sizeof *ctx);
+    ctx->n = call->n, ctx->capacity = p->opt.capacity, ctx->training = p->opt.training, ctx->kernels = p->opt.kernels;
+    ctx->seed = call->seed, ctx->epoch = call->epoch, ctx->ids = call->ids;
+    for (int j = 0; j < op->n_in; j++) ctx->in[j] = needs >> j & 1 ? value_at(p, call, op->in[j]) : NULL;
+    for (int j = 0; j < op->n_out; j++) {
+        bool alive = (needs & GAP_NEED_OUT) || (phase == GAP_PHASE_COMMIT && op->out_desc[j].per_batch);
+        ctx->out[j] = alive ? at(p, p->value[op->out[j]].data) : NULL;
+    }
+    for (int j = 0; j < op->n_weights; j++) ctx->weight[j] = gap_store_data(p->store, GAP_PLANE_MASTER, op->weight[j]);
+    if (phase != GAP_PHASE_COMMIT) ctx->workspace = at(p, back ? place->workspace_back : place->workspace);
+    if (phase != GAP_PHASE_DERIVE) ctx->saved = at(p, place->saved);
+    ctx->derived = at(p, place->derived);
+    if (back) context_gradients(p, k, ctx);
+}
+
+static gap_status in_op(gap_status st, const gap_op *op) {
+    return st == GAP_OK || st == GAP_ERR_INTERRUPTED || op->layer == NULL ? st : gap_fail_in(st, "%s", op->layer);
+}
+
+static gap_status derive(gap_plan *p, const gap_plan_call *call) {
+    if (p->derived_version == p->store->version) return GAP_OK;
+    p->derived_version = 0; /* half made, should one of them stop */
+    for (int k = 0; k < p->list.n_ops; k++) {
+        const gap_op *op = &p->list.op[k];
+        gap_op_ctx ctx;
+        if (op->def->derive == NULL) continue;
+        gap_plan_context(p, k, call, GAP_PHASE_DERIVE, &ctx);
+        gap_status st = in_op(op->def->derive(op, &ctx), op);
+        if (st != GAP_OK) return st;
+    }
+    p->derived_version = p->store->version;
+    return GAP_OK;
+}
+
+gap_status gap_plan_run_forward(gap_plan *p, const gap_plan_call *call) {
+    gap_status st = derive(p, call);
+    for (int k = 0; st == GAP_OK && k < p->list.n_ops; k++) {
+        gap_op_ctx ctx;
+        gap_plan_context(p, k, call, GAP_PHASE_FORWARD, &ctx);
+        st = in_op(p->list.op[k].def->forward(&p->list.op[k], &ctx), &p->list.op[k]);
+    }
+    return st;
+}
+
+gap_status gap_plan_run_backward(gap_plan *p, const gap_plan_call *call) {
+    gap_status st = GAP_OK;
+    for (int k = p->list.n_ops - 1; st == GAP_OK && k >= 0; k--) {
+        gap_op_ctx ctx;
+        if (!p->op[k].active) continue;
+        gap_plan_context(p, k, call, GAP_PHASE_BACKWARD, &ctx);
+        st = in_op(p->list.op[k].def->backward(&p->list.op[k], &ctx), &p->list.op[k]);
+    }
+    return st;
+}
+
+typedef struct {
+    gap_plan *p;
+    const gap_targets *y;
+    const float *output[4];   /* (n, …) plain */
+    float *gradient[4];       /* as the outputs; of the batch's mean */
+    double mean;
+} loss_job;
+
+static void loss_chunk(void *arg, int64_t chunk, int thread) {
+    (void)chunk, (void)thread;
+    loss_job *job = arg;
+    gap_plan *p = job->p;
+    job->mean = p->opt.loss->forward(p->opt.loss_cfg, p->output_desc, job->output, job->y, p->loss, p->pred,
+                                     p->opt.training ? job->gradient : NULL);
+}
+
+/* One chunk: a loss is a sum in index order, and denormals are flushed as everywhere. */
+gap_status gap_plan_run_loss(gap_plan *p, const gap_plan_call *call, const gap_targets *y, double *mean) {
+    loss_job job = {.p = p, .y = y};
+    for (int k = 0; k < p->graph->n_outputs; k++) {
+        job.output[k] = value_at(p, call, p->output[k]);
+        job.gradient[k] = at(p, p->value[p->output[k]].gradient);
+    }
+    gap_status st = gap_parallel(1, loss_chunk, &job);
+    *mean = job.mean;
+    return st;
+}
+
+static gap_status check_call(const gap_plan *p, int64_t n, const void *x, bool training) {
+    if (p->opt.training != training)
+        return gap_fail(GAP_ERR_VALUE, training ? "plan: step needs a plan made for training"
+                                                : "plan: this plan was made for training; forward and evaluate need one made without");
+    if (n < 1 || n > p->opt.capacity)
+        return gap_fail(GAP_ERR_VALUE, "plan: batch must be in [1, %lld], got %lld", (long long)p->opt.capacity, (long long)n);
+    return x == NULL ? gap_fail(GAP_ERR_VALUE, "plan: no input") : GAP_OK;
+}
+
+static gap_status check_targets(const gap_plan *p, int64_t n, const gap_targets *y) {
+    if (p->opt.loss == NULL) return gap_fail(GAP_ERR_VALUE, "plan: was made without a loss");
+    if (y->n != n) return gap_fail(GAP_ERR_VALUE, "plan: %lld samples but %lld targets", (long long)n, (long long)y->n);
+    return p->opt.loss->check_targets(p->opt.loss_cfg, p->output_desc, y);
+}
+
+static void copy_outputs(const gap_plan *p, const gap_plan_call *call, float *const *out) {
+    for (int k = 0; out != NULL && k < p->graph->n_outputs; k++)
+        if (out[k] != NULL) memcpy(out[k], value_at(p, call, p->output[k]), (size_t)call->n * gap_desc_bytes(&p->output_desc[k]));
+}
+
+static void copy_losses(const gap_plan *p, int64_t n, float *loss, int32_t *pred) {
+    if (loss != NULL) memcpy(loss, p->loss, (size_t)n * sizeof *loss);
+    if (pred != NULL) memcpy(pred, p->pred, (size_t)n * sizeof *pred);
+}
+
+gap_status gap_plan_forward(gap_plan *p, int64_t n, const void *x, float *const *out) {
+    gap_plan_call call = {.n = n, .x = x};
+    gap_status st = check_call(p, n, x, false);
+    if (st == GAP_OK) st = gap_plan_run_forward(p, &call);
+    if (st == GAP_OK) copy_outputs(p, &call, out);
+    return st;
+}
+
+gap_status gap_plan_evaluate(gap_plan *p, int64_t n, const void *x, const gap_targets *y, float *loss, int32_t *pred,
+                             float *const *out) {
+    gap_plan_call call = {.n = n, .x = x};
+    double mean;
+    gap_status st = check_call(p, n, x, false);
+    if (st == GAP_OK) st = check_targets(p, n, y);
+    if (st == GAP_OK) st = gap_plan_run_forward(p, &call);
+    if (st == GAP_OK) st = gap_plan_run_loss(p, &call, y, &mean);
+    if (st != GAP_OK) return st;
+    copy_outputs(p, &call, out);
+    copy_losses(p, n, loss, pred);
+    return GAP_OK;
+}
+
+gap_status gap_plan_step(gap_plan *p, int64_t n, const void *x, const gap_targets *y, const gap_step_args *args, float *loss,
+                         int32_t *pred, double *mean_loss) {
+    gap_status st = GAP_OK;
+    gap_plan_call call = {.n = n, .x = x, .seed = args->seed, .epoch = args->epoch, .step = args->step, .ids = args->ids};
+    double mean = 0, norm = 0;
+    GAP_TRY(check_call(p, n, x, true));
+    GAP_TRY(check_targets(p, n, y));
+    GAP_TRY(gap_plan_check_args(p, args));
+    GAP_TRY(gap_plan_run_forward(p, &call));
+    GAP_TRY(gap_plan_run_loss(p, &call, y, &mean));
+    GAP_TRY(gap_plan_check_loss(p, &call, mean));
+    GAP_TRY(gap_plan_run_backward(p, &call));
+    GAP_TRY(gap_plan_check_finite(p, &call, args->clip_norm > 0 ? &norm : NULL));
+    if (args->clip_norm > 0) GAP_TRY(gap_plan_clip(p, norm, args->clip_norm));
+    GAP_TRY(gap_plan_update(p, &call, args));
+    p->stepped = true;
+    copy_losses(p, n, loss, pred);
+    if (mean_loss != NULL) *mean_loss = mean;
+done:
+    return st;
+}

@@ -1,0 +1,164 @@
+#include "graph/plan.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "core/memory.h"
+#include "core/shape.h"
+#include "graph/fuse.h"
+#include "graph/plan_state.h"
+
+void gap_plan_free(gap_plan *p) {
+    if (p == NULL) return;
+    gap_oplist_free(&p->list);
+    gap_free(p->op);
+    gap_free(p->value);
+    gap_free(p->arena);
+    gap_free(p->gradient);
+    gap_free(p->trainable);
+    gap_free(p->learns);
+    gap_free(p->range);
+    gap_free(p->range_sum);
+    gap_free(p->range_bad);
+    gap_free(p->loss);
+    gap_free(p->pred);
+    gap_free(p);
+}
+
+static gap_status check_options(const gap_plan_options *o, const gap_graph *g) {
+    int64_t samples;
+    if (o->capacity < 1 || o->capacity > INT32_MAX)
+        return gap_fail(GAP_ERR_VALUE, "plan: batch must be in [1, %d], got %lld", INT32_MAX, (long long)o->capacity);
+    if (o->training && o->loss == NULL) return gap_fail(GAP_ERR_VALUE, "plan: training needs a loss");
+    if (o->optimizer != NULL && o->optimizer->n_slots > GAP_OPTIM_MAX_SLOTS)
+        return gap_fail(GAP_ERR_INTERNAL, "plan: %s asks for too many slots", o->optimizer->name);
+    if (o->input.n != 0 && g->input.ndim == 3 && o->input.n != g->input.dim[0])
+        return gap_fail(GAP_ERR_SHAPE, "plan: mean and std have %d numbers, but images have %lld channels", o->input.n,
+                        (long long)g->input.dim[0]);
+    return gap_size_mul(&samples, o->capacity, gap_desc_count(&g->input));
+}
+
+/* Lowers, fuses, and lets every op decide. */
+static gap_status build_list(gap_plan *p) {
+    gap_status st = GAP_OK;
+    gap_op_env env = {p->opt.capacity, p->opt.training, p->opt.precision, p->opt.kernels};
+    gap_oplist_init(&p->list, p->opt.training);
+    GAP_TRY(gap_graph_lower(p->graph, p->store, &p->opt.input, p->opt.input_dtype, &p->list, p->output));
+    GAP_TRY(gap_fuse(&p->list, p->output, p->graph->n_outputs));
+    for (int k = 0; k < p->list.n_ops; k++) {
+        gap_op *op = &p->list.op[k];
+        if (op->def->prepare == NULL) continue;
+        st = op->def->prepare(op, &env);
+        if (st != GAP_OK) return op->layer != NULL ? gap_fail_in(st, "%s", op->layer) : st;
+    }
+    for (int k = 0; k < p->graph->n_outputs; k++) p->output_desc[k] = p->list.value[p->output[k]];
+done:
+    return st;
+}
+
+/* Runs of at most GAP_UPDATE_CHUNK weights over the entries that learn: the chunks of checks and optimizer. */
+static gap_status cut_ranges(gap_plan *p) {
+    gap_status st = GAP_OK;
+    const gap_store *s = p->store;
+    int n = 0;
+    for (int k = 0; k < s->n_entries; k++)
+        if (p->learns[k]) n += (int)((s->entry[k].count + GAP_UPDATE_CHUNK - 1) / GAP_UPDATE_CHUNK);
+    GAP_TRY(GAP_NEW_ARRAY(p->range, n));
+    GAP_TRY(GAP_NEW_ARRAY(p->range_sum, n));
+    GAP_TRY(GAP_NEW_ARRAY(p->range_bad, n));
+    for (int k = 0; k < s->n_entries; k++) {
+        const gap_entry *e = &s->entry[k];
+        for (size_t at = 0; p->learns[k] && at < e->count; at += GAP_UPDATE_CHUNK) {
+            size_t left = e->count - at;
+            p->range[p->n_ranges++] = (gap_plan_range){k, e->offset + at, left < GAP_UPDATE_CHUNK ? left : GAP_UPDATE_CHUNK};
+        }
+    }
+done:
+    return st;
+}
+
+static gap_status make_slots(gap_plan *p) {
+    float *ignored;
+    gap_status st = GAP_OK;
+    for (int k = 0; st == GAP_OK && p->opt.optimizer != NULL && k < p->opt.optimizer->n_slots; k++)
+        st = gap_store_plane(p->store, (gap_plane)(GAP_PLANE_SLOT0 + k), &ignored);
+    return st;
+}
+
+static gap_status allocate(gap_plan *p) {
+    gap_status st = GAP_OK;
+    GAP_TRY(gap_alloc(&p->arena, p->arena_bytes, 1));
+    GAP_TRY(GAP_NEW_ARRAY(p->loss, p->opt.capacity));
+    GAP_TRY(GAP_NEW_ARRAY(p->pred, p->opt.capacity));
+    if (!p->opt.training) return GAP_OK;
+    GAP_TRY(GAP_NEW_ARRAY(p->gradient, p->store->floats));
+    GAP_TRY(cut_ranges(p));
+    GAP_TRY(make_slots(p));
+done:
+    return st;
+}
+
+gap_status gap_plan_new(gap_plan **out, gap_graph *g, gap_store *s, const gap_plan_options *options) {
+    gap_status st = GAP_OK;
+    gap_plan *p = NULL;
+    GAP_TRY(check_options(options, g));
+    if (s->plane[GAP_PLANE_MASTER] == NULL) return gap_fail(GAP_ERR_VALUE, "plan: the store must be sealed first");
+    GAP_TRY(GAP_NEW(p));
+    p->graph = g, p->store = s, p->opt = *options;
+    if (p->opt.kernels == NULL) GAP_TRY(gap_kernels_find(&p->opt.kernels, NULL));
+    GAP_TRY(GAP_NEW_ARRAY(p->trainable, s->n_entries));
+    GAP_TRY(GAP_NEW_ARRAY(p->learns, s->n_entries));
+    for (int k = 0; k < s->n_entries; k++) p->trainable[k] = s->entry[k].trainable;
+    GAP_TRY(build_list(p));
+    if (p->opt.loss != NULL) GAP_TRY(p->opt.loss->check(p->opt.loss_cfg, p->output_desc, g->n_outputs));
+    GAP_TRY(GAP_NEW_ARRAY(p->op, p->list.n_ops));
+    GAP_TRY(GAP_NEW_ARRAY(p->value, p->list.n_values));
+    GAP_TRY(gap_plan_layout(p));
+    GAP_TRY(allocate(p));
+    *out = p, p = NULL;
+done:
+    gap_plan_free(p);
+    return st;
+}
+
+const float *gap_plan_gradients(const gap_plan *p) { return p->stepped ? p->gradient : NULL; }
+
+int gap_plan_rows(const gap_plan *p) { return p->list.n_ops; }
+
+/* As gap_graph_macs: weights of matrices and windows, once per output pixel. */
+static int64_t op_macs(const gap_plan *p, const gap_op *op) {
+    int64_t total = 0, pixels = 1;
+    for (int k = 1; k < op->out_desc[0].ndim; k++) pixels *= op->out_desc[0].dim[k];
+    for (int k = 0; k < op->n_weights; k++) {
+        const gap_entry *e = op->weight[k] >= 0 ? &p->store->entry[op->weight[k]] : NULL;
+        if (e != NULL && e->decl.ndim >= 2) total += (int64_t)e->count * pixels;
+    }
+    return total;
+}
+
+void gap_plan_row_at(const gap_plan *p, int k, gap_plan_row *out) {
+    const gap_op *op = &p->list.op[k];
+    memset(out, 0, sizeof *out);
+    out->op = op->def->name;
+    out->layer = op->layer != NULL ? op->layer : "";
+    out->in = op->in_desc[0];
+    out->out = op->out_desc[0];
+    out->macs = op_macs(p, op);
+    if (op->def->describe != NULL) op->def->describe(op, out->choice, sizeof out->choice);
+}
+
+gap_plan_memory gap_plan_memory_of(const gap_plan *p) {
+    gap_plan_memory m = {.arena = p->arena_bytes};
+    size_t plane = p->store->floats * sizeof(float);
+    m.weights = plane;
+    m.gradients = p->gradient != NULL ? plane : 0;
+    for (int k = GAP_PLANE_SLOT0; p->opt.training && k < GAP_PLANE_COUNT; k++) m.slots += p->store->plane[k] != NULL ? plane : 0;
+    for (int k = 0; k < p->list.n_ops; k++) {
+        const gap_op *op = &p->list.op[k];
+        m.derived += op->derived_bytes;
+        m.saved += op->saved_bytes;
+        if (op->workspace_bytes > m.workspace) m.workspace = op->workspace_bytes;
+    }
+    m.total = m.arena + m.weights + m.gradients + m.slots; /* derived, saved and workspace lie in the arena */
+    return m;
+}

@@ -1,0 +1,85 @@
+/* plan_state.h — what a plan is made of; shared by the files of graph/ that make, run and describe it.
+ *
+ * Time of a step, in whole numbers, for a list of n ops: forward of op k at k, the loss at n, backward of op k at 2n - k,
+ * checks and commits at 2n + 1. Derived data lives from -1. A buffer's life is an interval of it.
+ */
+#ifndef GAP_GRAPH_PLAN_STATE_H
+#define GAP_GRAPH_PLAN_STATE_H
+
+#include "graph/plan.h"
+
+#define GAP_NOWHERE SIZE_MAX        /* offset of what does not exist */
+#define GAP_UPDATE_CHUNK 16384      /* floats: a chunk of the update phase, whatever the threads */
+
+/* An op's place in the plan. Offsets are into the arena. */
+typedef struct {
+    bool active;                    /* takes part in backward */
+    bool din[GAP_OP_MAX_IN], din_add[GAP_OP_MAX_IN];
+    bool dweight[GAP_OP_MAX_WEIGHTS], dweight_add;
+    size_t workspace, workspace_back, saved, derived;
+} gap_plan_op;
+
+/* A value's place in the plan; value 0 is the caller's and has none. */
+typedef struct {
+    size_t data, gradient;
+} gap_plan_value;
+
+/* A run of consecutive weights of one entry. */
+typedef struct {
+    int entry;
+    size_t begin, count;            /* in floats, from the start of the plane */
+} gap_plan_range;
+
+struct gap_plan {
+    gap_graph *graph;               /* borrowed, as is the store */
+    gap_store *store;
+    gap_plan_options opt;
+    gap_oplist list;
+    int output[4];
+    gap_desc output_desc[4];
+    gap_plan_op *op;                /* (list.n_ops) */
+    gap_plan_value *value;          /* (list.n_values) */
+    unsigned char *arena;
+    size_t arena_bytes;
+    float *gradient;                /* (store->floats); NULL unless training */
+    bool *trainable;                /* (store->n_entries) as they were when the plan was made */
+    bool *learns;                   /* (store->n_entries) backward makes a gradient of it */
+    int n_ranges;
+    gap_plan_range *range;          /* over the entries that learn */
+    double *range_sum;              /* (n_ranges) squares */
+    int *range_bad;                 /* (n_ranges) holds something not finite */
+    float *loss;                    /* (capacity) */
+    int32_t *pred;                  /* (capacity) */
+    uint64_t derived_version;       /* of the store when `derived` was last made; 0: never */
+    bool stepped;                   /* gradient holds a step's */
+};
+
+/* What one call brings. */
+typedef struct {
+    int64_t n;
+    const void *x;
+    uint64_t seed;
+    int64_t epoch, step;
+    const int64_t *ids;
+} gap_plan_call;
+
+/* layout.c: decides who takes part in backward, and gives every buffer its place. After the ops were prepared. */
+GAP_MUST_USE gap_status gap_plan_layout(gap_plan *p);
+
+/* exec.c */
+typedef enum { GAP_PHASE_DERIVE, GAP_PHASE_FORWARD, GAP_PHASE_BACKWARD, GAP_PHASE_COMMIT } gap_phase;
+/* What op sees in that phase; pointers to what is not alive then are NULL. */
+void gap_plan_context(const gap_plan *p, int op, const gap_plan_call *call, gap_phase phase, gap_op_ctx *ctx);
+GAP_MUST_USE gap_status gap_plan_run_forward(gap_plan *p, const gap_plan_call *call);  /* derives first when weights moved */
+GAP_MUST_USE gap_status gap_plan_run_loss(gap_plan *p, const gap_plan_call *call, const gap_targets *y, double *mean);
+GAP_MUST_USE gap_status gap_plan_run_backward(gap_plan *p, const gap_plan_call *call);
+
+/* update.c: everything after backward. Checks write nothing; gap_plan_update alone moves the store. */
+GAP_MUST_USE gap_status gap_plan_check_args(const gap_plan *p, const gap_step_args *args);
+GAP_MUST_USE gap_status gap_plan_check_loss(const gap_plan *p, const gap_plan_call *call, double mean);
+/* Gradients and batch statistics. norm not NULL: also the gradient's global L2 norm. */
+GAP_MUST_USE gap_status gap_plan_check_finite(gap_plan *p, const gap_plan_call *call, double *norm);
+GAP_MUST_USE gap_status gap_plan_clip(gap_plan *p, double norm, double bound);
+GAP_MUST_USE gap_status gap_plan_update(gap_plan *p, const gap_plan_call *call, const gap_step_args *args);
+
+#endif

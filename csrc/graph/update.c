@@ -1,0 +1,226 @@
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "core/threads.h"
+#include "graph/plan_state.h"
+
+gap_status gap_plan_check_args(const gap_plan *p, const gap_step_args *args) {
+    const gap_store *s = p->store;
+    if (args->ids == NULL) return gap_fail(GAP_ERR_VALUE, "step: ids must be given");
+    if (!(args->ema_decay <= 1)) return gap_fail(GAP_ERR_VALUE, "step: ema_decay must be <= 1, got %g", args->ema_decay);
+    if (isnan(args->clip_norm)) return gap_fail(GAP_ERR_VALUE, "step: clip_norm must be a number");
+    for (int k = 0; k < s->n_entries; k++) {
+        const gap_entry *e = &s->entry[k];
+        if (e->trainable != p->trainable[k])
+            return gap_fail(GAP_ERR_VALUE, "step: %s was %s after the plan was made: make a new plan", e->name,
+                            e->trainable ? "set to learn" : "frozen");
+        if (p->opt.optimizer != NULL && p->learns[k] && (e->group < 0 || e->group >= args->n_groups))
+            return gap_fail(GAP_ERR_VALUE, "step: hyper has %d groups, but %s is in group %d", args->n_groups, e->name, e->group);
+    }
+    if (p->opt.optimizer == NULL) return GAP_OK;
+    for (int k = 0; k < args->n_groups * p->opt.optimizer->n_params; k++)
+        if (!isfinite(args->hyper[k]))
+            return gap_fail(GAP_ERR_VALUE, "step: %s of group %d must be finite, got %g",
+                            p->opt.optimizer->params[k % p->opt.optimizer->n_params].name, k / p->opt.optimizer->n_params, args->hyper[k]);
+    return GAP_OK;
+}
+
+/* "samples 5, 17, 3, …" into text. */
+static const char *ids_text(const gap_plan_call *call, char text[96]) {
+    int used = snprintf(text, 96, "sample%s", call->n == 1 ? "" : "s");
+    for (int64_t k = 0; k < call->n && used < 70; k++) used += snprintf(text + used, (size_t)(96 - used), "%s %lld", k ? "," : "", (long long)call->ids[k]);
+    snprintf(text + used, (size_t)(96 - used), "%s", used < 70 ? "" : ", ...");
+    return text;
+}
+
+gap_status gap_plan_check_loss(const gap_plan *p, const gap_plan_call *call, double mean) {
+    int64_t bad = 0, first = -1;
+    for (int64_t k = 0; k < call->n; k++) {
+        if (isfinite(p->loss[k])) continue;
+        if (bad++ == 0) first = k;
+    }
+    if (bad > 0)
+        return gap_fail(GAP_ERR_NONFINITE, "epoch %lld, step %lld: the loss of sample %lld is %g (%lld of the batch's %lld are not finite)",
+                        (long long)call->epoch, (long long)call->step, (long long)call->ids[first], (double)p->loss[first],
+                        (long long)bad, (long long)call->n);
+    if (isfinite(mean)) return GAP_OK;
+    return gap_fail(GAP_ERR_NONFINITE, "epoch %lld, step %lld: the batch's loss is %g", (long long)call->epoch, (long long)call->step, mean);
+}
+
+/* Finite: the exponent is not all ones. Integers, so that the compiler may take many at a time. */
+static int holds_nonfinite(const float *x, size_t n) {
+    int bad = 0;
+    for (size_t k = 0; k < n; k++) {
+        uint32_t word;
+        memcpy(&word, &x[k], sizeof word);
+        bad |= (word & 0x7f800000u) == 0x7f800000u;
+    }
+    return bad;
+}
+
+/* Eight running sums over k mod 8, then a tree: one order, whatever the instruction set. */
+static double sum_of_squares(const float *x, size_t n) {
+    double s[8] = {0};
+    size_t k = 0;
+    for (; k + 8 <= n; k += 8)
+        for (int j = 0; j < 8; j++) s[j] += (double)x[k + (size_t)j] * (double)x[k + (size_t)j];
+    for (int j = 0; k < n; k++, j++) s[j] += (double)x[k] * (double)x[k];
+    return ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7]));
+}
+
+typedef struct {
+    gap_plan *p;
+    bool squares;
+} check_job;
+
+static void check_chunk(void *arg, int64_t chunk, int thread) {
+    (void)thread;
+    const check_job *job = arg;
+    const gap_plan_range *r = &job->p->range[chunk];
+    const float *g = job->p->gradient + r->begin; /* (r->count) */
+    job->p->range_bad[chunk] = holds_nonfinite(g, r->count);
+    if (job->squares) job->p->range_sum[chunk] = sum_of_squares(g, r->count);
+}
+
+/* Running statistics are about to move towards these. */
+static gap_status check_statistics(gap_plan *p, const gap_plan_call *call) {
+    char ids[96];
+    for (int k = 0; k < p->list.n_ops; k++) {
+        const gap_op *op = &p->list.op[k];
+        gap_op_ctx ctx;
+        if (op->def->commit == NULL) continue;
+        gap_plan_context(p, k, call, GAP_PHASE_COMMIT, &ctx);
+        for (int j = 0; j < op->n_out; j++)
+            if (ctx.out[j] != NULL && op->out_desc[j].dtype == GAP_F32 &&
+                holds_nonfinite(ctx.out[j], (size_t)gap_desc_stored(&op->out_desc[j])))
+                return gap_fail(GAP_ERR_NONFINITE, "epoch %lld, step %lld: the batch's statistics in %s are not finite (%s)",
+                                (long long)call->epoch, (long long)call->step, op->layer, ids_text(call, ids));
+    }
+    return GAP_OK;
+}
+
+gap_status gap_plan_check_finite(gap_plan *p, const gap_plan_call *call, double *norm) {
+    check_job job = {p, norm != NULL};
+    char ids[96];
+    double sum = 0;
+    int bad = 0, last = -1;
+    gap_status st = gap_parallel(p->n_ranges, check_chunk, &job);
+    if (st != GAP_OK) return st;
+    for (int k = 0; k < p->n_ranges; k++) {
+        if (norm != NULL) sum += p->range_sum[k];
+        if (!p->range_bad[k]) continue;
+        if (last < 0 || p->range[last].entry != p->range[k].entry) bad++;
+        last = k;
+    }
+    if (norm != NULL) *norm = sqrt(sum);
+    if (last < 0) return check_statistics(p, call);
+    /* The last of them: backward made it first, so that is where it began. */
+    return gap_fail(GAP_ERR_NONFINITE, "epoch %lld, step %lld: the gradient of %s is not finite (%d of this step's gradient tensors; %s)",
+                    (long long)call->epoch, (long long)call->step, p->store->entry[p->range[last].entry].name, bad, ids_text(call, ids));
+}
+
+typedef struct {
+    gap_plan *p;
+    float factor;
+} clip_job;
+
+static void clip_chunk(void *arg, int64_t chunk, int thread) {
+    (void)thread;
+    const clip_job *job = arg;
+    const gap_plan_range *r = &job->p->range[chunk];
+    float *g = job->p->gradient + r->begin; /* (r->count) */
+    for (size_t k = 0; k < r->count; k++) g[k] *= job->factor;
+}
+
+/* As torch's clip_grad_norm_: gradients * min(1, bound / (norm + 1e-6)). */
+gap_status gap_plan_clip(gap_plan *p, double norm, double bound) {
+    clip_job job = {p, (float)(bound / (norm + 1e-6))};
+    return job.factor < 1.0f ? gap_parallel(p->n_ranges, clip_chunk, &job) : GAP_OK;
+}
+
+typedef struct {
+    gap_plan *p;
+    const gap_plan_call *call;
+    const gap_step_args *args;
+    float *master, *ema;                 /* (store->floats) */
+    float *slot[GAP_OPTIM_MAX_SLOTS];
+    float ema_move;                      /* 1 - decay */
+    gap_status st;
+} update_job;
+
+/* One chunk over all: a layer used twice commits twice, in order. */
+static void commit_all(void *arg, int64_t chunk, int thread) {
+    (void)chunk, (void)thread;
+    update_job *job = arg;
+    gap_plan *p = job->p;
+    for (int k = 0; job->st == GAP_OK && k < p->list.n_ops; k++) {
+        const gap_op *op = &p->list.op[k];
+        gap_op_ctx ctx;
+        if (op->def->commit == NULL) continue;
+        gap_plan_context(p, k, job->call, GAP_PHASE_COMMIT, &ctx);
+        job->st = op->def->commit(op, &ctx);
+    }
+}
+
+static void optimize_chunk(void *arg, int64_t chunk, int thread) {
+    (void)thread;
+    const update_job *job = arg;
+    const gap_optimizer_def *def = job->p->opt.optimizer;
+    const gap_plan_range *r = &job->p->range[chunk];
+    const gap_entry *e = &job->p->store->entry[r->entry];
+    float *slot[GAP_OPTIM_MAX_SLOTS] = {NULL};
+    for (int k = 0; k < def->n_slots; k++) slot[k] = job->slot[k] + r->begin;
+    def->update(job->args->hyper + e->group * def->n_params, e->updates + 1, r->count, job->master + r->begin,
+                job->p->gradient + r->begin, slot);
+}
+
+/* ema + (1 - d) * (w - ema): d * ema + (1 - d) * w, and exactly w where both are equal. */
+static void ema_chunk(void *arg, int64_t chunk, int thread) {
+    (void)thread;
+    const update_job *job = arg;
+    size_t begin = (size_t)chunk * GAP_UPDATE_CHUNK, end = begin + GAP_UPDATE_CHUNK, floats = job->p->store->floats;
+    for (size_t k = begin; k < (end < floats ? end : floats); k++)
+        job->ema[k] = job->ema[k] + job->ema_move * (job->master[k] - job->ema[k]);
+}
+
+/* All that can fail, before anything is written. A new EMA plane starts as the weights are. */
+static gap_status prepare_update(update_job *job) {
+    gap_plan *p = job->p;
+    gap_status st = gap_store_plane(p->store, GAP_PLANE_MASTER, &job->master);
+    for (int k = 0; st == GAP_OK && p->opt.optimizer != NULL && k < p->opt.optimizer->n_slots; k++)
+        st = gap_store_plane(p->store, (gap_plane)(GAP_PLANE_SLOT0 + k), &job->slot[k]);
+    if (st != GAP_OK || job->args->ema_decay < 0) return st;
+    bool fresh = p->store->plane[GAP_PLANE_EMA] == NULL;
+    st = gap_store_plane(p->store, GAP_PLANE_EMA, &job->ema);
+    if (st == GAP_OK && fresh) memcpy(job->ema, job->master, p->store->floats * sizeof *job->ema);
+    job->ema_move = (float)(1.0 - job->args->ema_decay);
+    return st;
+}
+
+static gap_status write_all(update_job *job) {
+    gap_plan *p = job->p;
+    gap_store *s = p->store;
+    gap_status st = gap_parallel(1, commit_all, job);
+    if (st == GAP_OK) st = job->st;
+    if (st == GAP_OK && p->opt.optimizer != NULL) {
+        st = gap_parallel(p->n_ranges, optimize_chunk, job);
+        for (int k = 0; k < s->n_entries; k++) s->entry[k].updates += p->learns[k];
+    }
+    if (st == GAP_OK && job->ema != NULL)
+        st = gap_parallel((int64_t)((s->floats + GAP_UPDATE_CHUNK - 1) / GAP_UPDATE_CHUNK), ema_chunk, job);
+    s->version++;
+    return st;
+}
+
+gap_status gap_plan_update(gap_plan *p, const gap_plan_call *call, const gap_step_args *args) {
+    update_job job = {.p = p, .call = call, .args = args};
+    gap_interrupted_fn *poll;
+    void *cookie;
+    gap_status st = prepare_update(&job);
+    if (st != GAP_OK) return st;
+    gap_interrupt_set(NULL, NULL, &poll, &cookie); /* from here on a step is finished, not stopped */
+    st = write_all(&job);
+    gap_interrupt_set(poll, cookie, NULL, NULL);
+    return st;
+}
