@@ -55,12 +55,16 @@ gap_status gap_param_check(const char *owner, const gap_param *p, const gap_valu
         return in_range(p, (double)v->i2) ? GAP_OK : range_error(owner, p, (double)v->i2);
     case GAP_FLOAT: return in_range(p, v->f[0]) ? GAP_OK : range_error(owner, p, v->f[0]);
     case GAP_INTS:
-    case GAP_FLOATS:
-        if (v->n < 0 || v->n > GAP_FLOATS_MAX)
-            return gap_fail(GAP_ERR_VALUE, "%s: %s must hold at most %d numbers, got %d", owner, p->name, GAP_FLOATS_MAX, v->n);
+    case GAP_FLOATS: {
+        int most = p->max_n > GAP_FLOATS_MAX && v->list != NULL ? p->max_n : GAP_FLOATS_MAX;
+        const double *f = gap_value_floats(v);
+        if (v->n < 0 || v->n > most)
+            return gap_fail(GAP_ERR_VALUE, "%s: %s must hold at most %d numbers, got %d", owner, p->name,
+                            p->max_n > 0 ? p->max_n : GAP_FLOATS_MAX, v->n);
         for (int j = 0; j < v->n; j++)
-            if (!in_range(p, v->f[j])) return range_error(owner, p, v->f[j]);
+            if (!in_range(p, f[j])) return range_error(owner, p, f[j]);
         return GAP_OK;
+    }
     }
     return gap_fail(GAP_ERR_INTERNAL, "%s: %s: unknown kind of parameter", owner, p->name);
 }

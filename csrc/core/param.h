@@ -13,7 +13,7 @@
 #include "core/status.h"
 
 #define GAP_PARAM_MAX 16  /* params in a row */
-#define GAP_FLOATS_MAX 16 /* numbers in one GAP_FLOATS or GAP_INTS value */
+#define GAP_FLOATS_MAX 16 /* numbers that a GAP_FLOATS or GAP_INTS value holds itself; longer ones: gap_value.list */
 
 typedef enum {
     GAP_INT,    /* .i */
@@ -33,6 +33,7 @@ typedef struct {
     bool dflt_none;
     double dflt, dflt2;         /* default; dflt2: the second of a GAP_PAIR (0 means: same as dflt) */
     const double *dflt_list; int n_dflt_list; /* default of GAP_FLOATS / GAP_INTS */
+    int max_n;                  /* GAP_FLOATS / GAP_INTS: longest list (class weights); 0: GAP_FLOATS_MAX */
     double lo, hi;              /* allowed range, both ends included unless lo_open / hi_open; lo == hi == 0: no limit */
     bool lo_open, hi_open;
     const char *const *choices; /* GAP_ENUM: NULL-terminated */
@@ -44,7 +45,12 @@ typedef struct {
     int64_t i, i2;
     int n;
     double f[GAP_FLOATS_MAX];
+    const double *list; /* GAP_FLOATS / GAP_INTS: the n numbers where they are not in f, else NULL. Borrowed: must outlive
+                         * every copy of the value, and so the plan that is made with it */
 } gap_value;
+
+/* The n numbers of a GAP_FLOATS or GAP_INTS value. */
+static inline const double *gap_value_floats(const gap_value *v) { return v->list != NULL ? v->list : v->f; }
 
 /* Fills v[0..n_params) with the defaults; a required param gets none = true. */
 void gap_config_defaults(const gap_param *params, int n_params, gap_value *v);

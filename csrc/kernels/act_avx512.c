@@ -1,0 +1,6 @@
+#include "kernels/act.h"
+
+#include "kernels/isa_avx512.h"
+#ifdef GAP_ISA
+#include "kernels/act.inc"
+#endif

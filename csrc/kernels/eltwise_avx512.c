@@ -1,0 +1,6 @@
+#include "kernels/eltwise.h"
+
+#include "kernels/isa_avx512.h"
+#ifdef GAP_ISA
+#include "kernels/eltwise.inc"
+#endif

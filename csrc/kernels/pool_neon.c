@@ -1,0 +1,6 @@
+#include "kernels/pool.h"
+
+#include "kernels/isa_neon.h"
+#ifdef GAP_ISA
+#include "kernels/pool.inc"
+#endif

@@ -1,0 +1,6 @@
+#include "kernels/pool.h"
+
+#include "kernels/isa_ref.h"
+#ifdef GAP_ISA
+#include "kernels/pool.inc"
+#endif

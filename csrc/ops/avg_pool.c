@@ -1,0 +1,63 @@
+#include <stdio.h>
+
+#include "core/threads.h"
+#include "ops/cut.h"
+#include "ops/plane.h"
+#include "ops/pool_window.h"
+
+typedef struct {
+    const gap_op *op;
+    const gap_op_ctx *ctx;
+    gap_pool_shape shape;
+    gap_cut cut; /* of planes */
+} job;
+
+static gap_status infer(gap_op *op, const gap_desc *in, gap_desc *out) {
+    gap_pool_attr *a = GAP_ATTR(op, gap_pool_attr);
+    a->dilation[0] = a->dilation[1] = 1;
+    return gap_pool_infer("avg_pool", a, &in[0], &out[0]);
+}
+
+static job job_of(const gap_op *op, const gap_op_ctx *ctx) {
+    job j = {op, ctx, gap_pool_shape_of(op), gap_cut_of(ctx->n * gap_desc_blocks(&op->in_desc[0]), gap_plane_floats(&op->in_desc[0]))};
+    return j;
+}
+
+static void forward_chunk(void *arg, int64_t chunk, int thread) {
+    (void)thread;
+    const job *j = arg;
+    int64_t in_plane = gap_plane_floats(&j->op->in_desc[0]), out_plane = gap_plane_floats(&j->op->out_desc[0]);
+    for (int64_t u = gap_cut_begin(j->cut, chunk); u < gap_cut_end(j->cut, chunk); u++)
+        j->ctx->kernels->pool->avg(&j->shape, (const float *)j->ctx->in[0] + u * in_plane, (float *)j->ctx->out[0] + u * out_plane);
+}
+
+static void backward_chunk(void *arg, int64_t chunk, int thread) {
+    (void)thread;
+    const job *j = arg;
+    int64_t in_plane = gap_plane_floats(&j->op->in_desc[0]), out_plane = gap_plane_floats(&j->op->out_desc[0]);
+    for (int64_t u = gap_cut_begin(j->cut, chunk); u < gap_cut_end(j->cut, chunk); u++)
+        j->ctx->kernels->pool->avg_backward(&j->shape, (const float *)j->ctx->dout + u * out_plane,
+                                            (float *)j->ctx->din[0] + u * in_plane, j->ctx->din_add[0]);
+}
+
+static gap_status forward(const gap_op *op, const gap_op_ctx *ctx) {
+    job j = job_of(op, ctx);
+    return gap_parallel(gap_cut_chunks(j.cut), forward_chunk, &j);
+}
+
+static gap_status backward(const gap_op *op, const gap_op_ctx *ctx) {
+    if (ctx->din[0] == NULL) return GAP_OK;
+    job j = job_of(op, ctx);
+    return gap_parallel(gap_cut_chunks(j.cut), backward_chunk, &j);
+}
+
+static void describe(const gap_op *op, char *text, size_t bytes) {
+    const gap_pool_attr *a = GAP_ATTR_CONST(op, gap_pool_attr);
+    snprintf(text, bytes, "%lldx%lld%s", (long long)a->kernel[0], (long long)a->kernel[1], a->count_include_pad ? "" : ", padding not counted");
+}
+
+static const gap_op_def def = {.name = "avg_pool", .infer = infer, .forward = forward, .backward = backward, .describe = describe};
+
+gap_status gap_emit_avg_pool(gap_oplist *list, gap_origin who, int in, const gap_pool_attr *attr, int *out) {
+    return gap_oplist_emit(list, &def, who.name, who.id, &in, 1, 1, attr, sizeof *attr, NULL, 0, out);
+}
