@@ -1,5 +1,5 @@
-/* Pillow's resize, bit for bit: the same coefficients in double, the same rounding to 22 bits, rows first, then columns,
- * and a byte between the two passes. A pass that would change nothing is left out, as Pillow leaves it out. */
+/* Pillow's resize, bit for bit: the same coefficients in double, the same rounding to 22 bits, a byte between the two passes,
+ * and the same order of passes, for the byte between makes that matter. A pass that would change nothing is left out. */
 #include <math.h>
 #include <string.h>
 
@@ -97,16 +97,23 @@ typedef struct {
     axis_taps x, y;
     double *weight;       /* max width of the two axes */
     uint8_t *strip;
-    uint8_t *rows;        /* (rows needed, ow, c): what lies between the passes; unused when one pass is left out */
+    uint8_t *between;     /* (rows needed, ow, c) or (oh, w, c): what lies between the passes */
 } workspace;
 
-static size_t carve_all(carver *c, workspace *w, int64_t h, int64_t channels) {
+/* Pillow's rule since 13.0 (before, rows always came first). */
+static bool columns_first(const axis *y, const axis *x) {
+    int64_t dy = y->in - y->out, dx = x->in - x->out;
+    return dy > 0 && dy > 2 * dx;
+}
+
+static size_t carve_all(carver *c, workspace *w, int64_t channels) {
     carve_taps(c, &w->x);
     carve_taps(c, &w->y);
     int64_t widest = w->x.a.width > w->y.a.width ? w->x.a.width : w->y.a.width;
     w->weight = carve(c, (size_t)widest * sizeof(double));
     w->strip = carve(c, gap_image_strip_bytes(w->x.a.in, w->x.a.out, channels));
-    w->rows = carve(c, (size_t)h * (size_t)(w->x.a.out * channels));
+    int64_t pixels = columns_first(&w->y.a, &w->x.a) ? w->y.a.out * w->x.a.in : w->y.a.in * w->x.a.out;
+    w->between = carve(c, (size_t)(pixels * channels));
     return c->used;
 }
 
@@ -121,10 +128,9 @@ static void pass_rows(const workspace *w, const gap_kernels *kernels, uint8_t *d
     }
 }
 
-/* src points at row 0 of the axis, less `skipped` rows that were never made. */
+/* Rows of n bytes. src points at row 0 of the axis, less `skipped` rows that were never made. */
 static void pass_columns(const workspace *w, const gap_kernels *kernels, uint8_t *dst, const uint8_t *src, size_t src_stride,
-                         int64_t skipped, int64_t c) {
-    size_t n = (size_t)(w->x.a.out * c);
+                         int64_t skipped, size_t n) {
     for (int64_t y = 0; y < w->y.a.out; y++)
         kernels->image->resample_column(dst + (size_t)y * n, src + (size_t)(w->y.first[y] - skipped) * src_stride, src_stride, n,
                                         w->y.k + y * w->y.a.width, w->y.count[y]);
@@ -163,22 +169,25 @@ gap_status gap_image_resample(const gap_image *in, gap_image *out, int64_t top, 
     int64_t c = in->c;
     workspace ws = {.x.a = axis_of(w, ow, filter, antialias), .y.a = axis_of(h, oh, filter, antialias)};
     carver count = {0};
-    GAP_TRY(gap_scratch_reserve(s, carve_all(&count, &ws, h, c)));
+    GAP_TRY(gap_scratch_reserve(s, carve_all(&count, &ws, c)));
     carver take = {.base = s->mem};
-    carve_all(&take, &ws, h, c);
+    carve_all(&take, &ws, c);
     make_taps(&ws.x.a, filter, ws.x.first, ws.x.count, ws.x.k, ws.weight);
     make_taps(&ws.y.a, filter, ws.y.first, ws.y.count, ws.y.k, ws.weight);
 
-    size_t stride = (size_t)(in->w * c);
+    size_t stride = (size_t)(in->w * c), in_bytes = (size_t)(w * c), out_bytes = (size_t)(ow * c);
     const uint8_t *src = in->data + (size_t)top * stride + left * c; /* (h, w, c) inside (in->h, in->w, c) */
     if (oh == h) {
         pass_rows(&ws, s->kernels, out->data, src, stride, h, c);
     } else if (ow == w) {
-        pass_columns(&ws, s->kernels, out->data, src, stride, 0, c);
+        pass_columns(&ws, s->kernels, out->data, src, stride, 0, out_bytes);
+    } else if (columns_first(&ws.y.a, &ws.x.a)) {
+        pass_columns(&ws, s->kernels, ws.between, src, stride, 0, in_bytes);
+        pass_rows(&ws, s->kernels, out->data, ws.between, in_bytes, oh, c);
     } else { /* rows that no output row needs are not made */
         int64_t y0 = ws.y.first[0], y1 = ws.y.first[oh - 1] + ws.y.count[oh - 1];
-        pass_rows(&ws, s->kernels, ws.rows, src + (size_t)y0 * stride, stride, y1 - y0, c);
-        pass_columns(&ws, s->kernels, out->data, ws.rows, (size_t)(ow * c), y0, c);
+        pass_rows(&ws, s->kernels, ws.between, src + (size_t)y0 * stride, stride, y1 - y0, c);
+        pass_columns(&ws, s->kernels, out->data, ws.between, out_bytes, y0, out_bytes);
     }
 done:
     return st;

@@ -7,7 +7,9 @@ only the pixels around each point do, as torch's interpolate and OpenCV do by de
 is passed on unchanged.
 
 Shapes: (H, W, C) -> (OH, OW, C), uint8.
-Agrees with: PIL.Image.resize, every level; torchvision.transforms.Resize on PIL pictures, size and levels.
+Agrees with: PIL.Image.resize of Pillow 13, every level (earlier versions too, but where the height shrinks by more than twice
+as many pixels as the width: they take rows first there, which moves some levels by one); torchvision.transforms.Resize on PIL
+pictures, size and levels.
 Source: Keys 1981 (bicubic), Duchon 1979 (Lanczos).
 */
 #include "augment/image.h"

@@ -229,8 +229,12 @@ PyObject *gap_bind_value_object(const gap_param *p, const gap_value *v) {
     case GAP_BOOL: return PyBool_FromLong((long)v->i);
     case GAP_PAIR: return v->i == v->i2 ? PyLong_FromLongLong(v->i) : Py_BuildValue("(LL)", (long long)v->i, (long long)v->i2);
     case GAP_ENUM: return PyUnicode_FromString(p->choices[v->i]);
-    case GAP_FLOATS:
-    case GAP_INTS: return numbers_tuple(p, v->f, v->n);
+    case GAP_FLOATS: /* one number is given back as one number, so that 256 does not become (256,) in a recipe */
+        if (v->n == 1) return PyFloat_FromDouble(v->f[0]);
+        return numbers_tuple(p, v->f, v->n);
+    case GAP_INTS:
+        if (v->n == 1) return PyLong_FromLongLong((long long)v->f[0]);
+        return numbers_tuple(p, v->f, v->n);
     }
     PyErr_Format(PyExc_SystemError, "%s: unknown kind of parameter", p->name);
     return NULL;

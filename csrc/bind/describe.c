@@ -177,12 +177,14 @@ static bool find_row(const char *family, const char *name, table_row *out) {
     return true;
 }
 
-/* What ranges cannot say (groups divide channels) is said by the layer's own declaration of its weights. */
-static int check_weights(const char *family, const char *name, const gap_value *v) {
+/* What ranges cannot say (groups divide channels) is said by the layer's own declaration of its weights, or by the augment's check. */
+static int check_rest(const char *family, const char *name, const gap_value *v) {
     gap_weight_decl decl[GAP_LAYER_MAX_WEIGHTS];
     int n = 0;
     const gap_layer_def *def = strcmp(family, "layers") == 0 ? gap_layer_find(name) : NULL;
     gap_status st = def != NULL && def->weights != NULL ? def->weights(v, decl, &n) : GAP_OK;
+    const gap_augment_def *augment = strcmp(family, "augments") == 0 ? gap_augment_find(name) : NULL;
+    if (augment != NULL && augment->check != NULL) st = augment->check(v);
     if (st != GAP_OK) gap_bind_raise(st);
     return st == GAP_OK ? 0 : -1;
 }
@@ -196,6 +198,6 @@ PyObject *gap_bind_check_config(PyObject *module, PyObject *args) {
     if (!PyArg_ParseTuple(args, "ssO:check_config", &family, &name, &config)) return NULL;
     if (!find_row(family, name, &row)) return PyErr_Format(PyExc_ValueError, "%s: there is no '%s'", family, name);
     if (gap_bind_config_parse(row.name, row.params, row.n_params, config, v) < 0) return NULL;
-    if (check_weights(family, name, v) < 0) return NULL;
+    if (check_rest(family, name, v) < 0) return NULL;
     return gap_bind_config_dict(row.params, row.n_params, v);
 }
