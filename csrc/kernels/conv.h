@@ -1,0 +1,106 @@
+/* conv.h — the convolution family: small products on padded planes of 16-channel vectors. Portable contract:
+ *
+ * Lanes are output channels (rows, cols) or channels (depthwise). Every output element of `rows` and `depthwise` is ONE
+ * chain of fused multiply-adds in the order given below, so that no tile size and no instruction set changes a bit. The
+ * chain may be interrupted by a store and taken up again by a load (GAP_CONV_KEEP), which changes nothing either.
+ * No function allocates, fails or starts threads. Strides and offsets are in floats. Pointers need 4-byte alignment.
+ */
+#ifndef GAP_KERNELS_CONV_H
+#define GAP_KERNELS_CONV_H
+
+#include <stdint.h>
+
+#include "kernels/fuse.h"
+
+/* Where a chain begins: at 0, at bias[channel], or at what y holds. */
+typedef enum { GAP_CONV_ZERO, GAP_CONV_BIAS, GAP_CONV_KEEP } gap_conv_start;
+
+/* Many rows of output pixels:
+ *   y[b][r][p][lane] = start + sum over (input block i, tap t, channel k), in this order of nesting, of
+ *                      a[i*a_block + off[t] + r*a_row + p*a_px + k] * w[b*w_oc + i*w_block + t*w_tap + k*16 + lane]
+ * with k < kc (kc_last in the last input block). taps or blocks may be 0. Then, where `sum` is given, for each channel over
+ * (r, p) in order: d = y - pivot; sum += d; sumsq = fma(d, d, sumsq). */
+typedef struct {
+    const float *a;
+    int64_t a_px, a_row, a_block;
+    const int64_t *off;
+    int taps, blocks, kc, kc_last;
+    const float *w;
+    int64_t w_tap, w_block, w_oc;
+    float *y;
+    int64_t y_px, y_row, y_oc;
+    int64_t pixels, rows;
+    int oc_blocks;
+    gap_conv_start start;
+    const float *bias;            /* (oc_blocks * 16), for GAP_CONV_BIAS */
+    float *sum, *sumsq;           /* (oc_blocks * 16) or NULL */
+    const float *pivot;
+} gap_conv_rows;
+
+/* A weight gradient's tile: for k < m, output block b
+ *   dw[k*dw_k + b*dw_oc + lane] += sum over (image i, row r, pixel p) in this order of
+ *                                  a[i*a_img + r*a_row + p*a_px + k] * d[b*d_oc + i*d_img + r*d_row + p*16 + lane]
+ * The sum is one chain that begins at 0; it is then added to what dw holds. */
+typedef struct {
+    const float *a;
+    int64_t a_px, a_row, a_img;
+    const float *d;
+    int64_t d_row, d_img, d_oc;
+    int64_t pixels, rows, images;
+    int m, oc_blocks;
+    float *dw;
+    int64_t dw_k, dw_oc;
+} gap_conv_cols;
+
+/* Depthwise, one block of 16 channels: y[r][p] = start + sum over t of a[off[t] + r*a_row + p*a_px] * w[t*16]. */
+typedef struct {
+    const float *a;
+    int64_t a_px, a_row;
+    const int64_t *off;
+    int taps;
+    const float *w;
+    float *y;
+    int64_t y_px, y_row;
+    int64_t pixels, rows;
+    gap_conv_start start;
+    const float *bias;            /* (16) */
+    float *sum, *sumsq;           /* (16) or NULL, as above */
+    const float *pivot;
+} gap_conv_depthwise;
+
+/* Its weight gradient over one plane: dw[t*16] += sum over (r, p) of a[off[t] + r*a_row + p*a_px] * d[r*d_row + p*16]; the
+ * sum is one chain that begins at 0. */
+typedef struct {
+    const float *a;
+    int64_t a_px, a_row;
+    const int64_t *off;
+    int taps;
+    const float *d;
+    int64_t d_row;
+    int64_t pixels, rows;
+    float *dw;
+} gap_conv_depthwise_dw;
+
+/* Fills a padded plane: dst row r, column q (rows x cols pixels of `lanes` floats, rows dst_row apart) is the pixel
+ * (row0 + r, col0 + q) of x (h, w, lanes) after the prologue, or exact 0 where that lies outside. With lanes != 16 the
+ * prologue must be the identity. scale, shift, gate: of these 16 channels; residual: the plane at x's place. */
+typedef struct {
+    const float *x;
+    int64_t h, w, lanes;
+    float *dst;
+    int64_t dst_row, rows, cols, row0, col0;
+    gap_prologue pro;
+} gap_conv_pack;
+
+typedef struct {
+    void (*rows)(const gap_conv_rows *r);
+    void (*cols)(const gap_conv_cols *c);
+    void (*depthwise)(const gap_conv_depthwise *r);
+    void (*depthwise_dw)(const gap_conv_depthwise_dw *r);
+    void (*pack)(const gap_conv_pack *p);
+    /* out[lane] += sum over pixels of x[p*16 + lane]: four chains (p mod 4), added as (0+1) + (2+3). */
+    void (*channel_sum)(float out[16], const float *x, int64_t pixels);
+    int wide; /* output blocks of `rows` that share one reading of the input; callers keep that many panels in cache */
+} gap_conv_kernels;
+
+#endif

@@ -1,0 +1,12 @@
+#include "kernels/conv.h"
+#include "kernels/isa_neon.h"
+
+#ifdef GAP_ISA
+#define ROW_M 6
+#define ROW_M2 0
+#define ROW_M4 0
+#define COL_M 6
+#define COL_NB 1
+#define DW_M 8
+#include "kernels/conv.inc"
+#endif

@@ -1,0 +1,110 @@
+/* conv_pack.c — weights between torch's order (OIHW) and the passes' own. */
+#include "ops/conv_plan.h"
+
+#include <string.h>
+
+static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
+
+/* Taps of a phase along one axis. */
+static int64_t axis_taps(const conv_pass *p, int axis, int64_t phase) {
+    int64_t n = 0, at;
+    for (int64_t k = 0; k < p->kernel[axis]; k++) n += gap_conv_tap(p, axis, phase, k, &at);
+    return n;
+}
+
+/* Offsets of the taps in the padded plane, and their places in the packed weights, phase by phase. */
+static void list_taps(const conv_pass *p, int64_t *off, conv_place *place) {
+    const int64_t phases_h = p->backward ? p->stride[0] : 1, phases_w = p->backward ? p->stride[1] : 1;
+    const int64_t row = p->cols * p->lanes, block = p->entries == p->taps ? p->run * 16 : p->lanes * 16;
+    int64_t n = 0, at_h, at_w;
+    for (int64_t ph = 0; ph < phases_h; ph++)
+        for (int64_t pw = 0; pw < phases_w; pw++) {
+            const int64_t in_phase = axis_taps(p, 0, ph) * axis_taps(p, 1, pw), start = n;
+            for (int64_t kh = 0; kh < p->kernel[0]; kh++) {
+                if (!gap_conv_tap(p, 0, ph, kh, &at_h)) continue;
+                for (int64_t kw = 0; kw < p->kernel[1]; kw++) {
+                    if (!gap_conv_tap(p, 1, pw, kw, &at_w)) continue;
+                    conv_place *to = &place[kh * p->kernel[1] + kw];
+                    if (p->depthwise) *to = (conv_place){n * 16, 0};
+                    else *to = (conv_place){start * p->range * block + (n - start) * block, in_phase * block};
+                    const int64_t here = (at_h - p->origin[0]) * row + (at_w - p->origin[1]) * p->lanes;
+                    if (p->entries == p->taps) off[n] = here;
+                    else if (kw == 0) off[kh] = here;
+                    n++;
+                }
+            }
+        }
+}
+
+typedef struct {
+    const conv_pass *p;
+    const conv_place *place;
+    const float *weight, *bias;
+    float *w, *packed_bias;      /* derive: to write */
+    float *dw, *parts;           /* unpack: OIHW, and the packed sums */
+    bool add;
+    int n_parts;
+    int64_t part;
+} pack_job;
+
+/* Calls for each pair of connected channels of output block `o`: where its taps begin in OIHW and its lane in the packed block. */
+#define EACH_PAIR(job, o)                                                                                            \
+    const conv_pass *p = (job)->p;                                                                                   \
+    const int64_t per_out = p->out_c / p->groups, per_in = p->in_c / p->groups, lo = gap_conv_lo(p, o);              \
+    const int64_t lanes = p->lanes, oc1 = min64(p->out_c, (o)*16 + 16);                                              \
+    for (int64_t oc = (o)*16; oc < oc1; oc++)                                                                        \
+        for (int64_t ic = oc / per_out * per_in; ic < (oc / per_out + 1) * per_in; ic++)
+
+/* First element of the pair's taps in OIHW; per_* are those of the pass, so that backward's output channel is O's input. */
+static int64_t pair_at(const conv_pass *p, int64_t oc, int64_t ic) {
+    const int64_t per_out = p->out_c / p->groups, per_in = p->in_c / p->groups;
+    return p->backward ? (ic * per_out + oc % per_out) * p->taps : (oc * per_in + ic % per_in) * p->taps;
+}
+
+static void derive_block(void *arg, int64_t o, int thread) {
+    (void)thread;
+    const pack_job *job = arg;
+    float *w = job->w + o * job->p->w_oc; /* (phase, in block, tap, in channel, 16) */
+    memset(w, 0, (size_t)job->p->w_oc * sizeof *w);
+    EACH_PAIR(job, o) {
+        const float *from = job->weight + pair_at(p, oc, ic); /* (kh, kw) */
+        const int64_t block = p->depthwise ? 0 : ic / lanes - lo;
+        const int64_t lane = (p->depthwise ? 0 : ic % lanes * 16) + oc % 16;
+        for (int64_t t = 0; t < p->taps; t++) w[job->place[t].base + block * job->place[t].block + lane] = from[t];
+    }
+    if (!job->packed_bias) return;
+    for (int64_t oc = o * 16; oc < o * 16 + 16; oc++) job->packed_bias[oc] = job->bias && oc < job->p->out_c ? job->bias[oc] : 0.0f;
+}
+
+gap_status gap_conv_derive(const conv_pass *p, const conv_derived *d, unsigned char *derived, const float *weight, const float *bias) {
+    int64_t *off = (int64_t *)(void *)(derived + d->off);
+    conv_place *place = (conv_place *)(void *)(derived + d->place);
+    list_taps(p, off, place);
+    pack_job job = {.p = p, .place = place, .weight = weight, .bias = bias, .w = (float *)(void *)(derived + d->w)};
+    if (!p->backward) job.packed_bias = (float *)(void *)(derived + d->bias);
+    return gap_parallel(p->out_blocks, derive_block, &job);
+}
+
+static void unpack_block(void *arg, int64_t o, int thread) {
+    (void)thread;
+    const pack_job *job = arg;
+    float *sum = job->parts + o * job->p->w_oc; /* (in block, tap, in channel, 16) */
+    for (int k = 1; k < job->n_parts; k++) {
+        const float *more = sum + k * job->part;
+        for (int64_t i = 0; i < job->p->w_oc; i++) sum[i] += more[i];
+    }
+    EACH_PAIR(job, o) {
+        float *to = job->dw + pair_at(p, oc, ic); /* (kh, kw) */
+        const int64_t block = p->depthwise ? 0 : ic / lanes - lo;
+        const int64_t lane = (p->depthwise ? 0 : ic % lanes * 16) + oc % 16;
+        for (int64_t t = 0; t < p->taps; t++) {
+            const float v = sum[job->place[t].base + block * job->place[t].block + lane];
+            to[t] = job->add ? to[t] + v : v;
+        }
+    }
+}
+
+gap_status gap_conv_unpack(const conv_pass *p, const conv_place *place, float *dw, bool add, float *parts, int n_parts, int64_t part) {
+    pack_job job = {.p = p, .place = place, .dw = dw, .add = add, .parts = parts, .n_parts = n_parts, .part = part};
+    return gap_parallel(p->out_blocks, unpack_block, &job);
+}
