@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -56,6 +57,15 @@ class Build(build_ext):
         sources = core_sources() + sorted((GEN / "gen").glob("*.c"))
         objects = self.compile_all(sources, compile_flags)
         self.run_tool([*self.linker(), *map(str, objects), *link_flags, "-o", str(target)])
+
+    def copy_extensions_to_source(self) -> None:
+        """For editable installs and --inplace: the private OpenBLAS goes beside the extension too."""
+        super().copy_extensions_to_source()
+        for ext in self.extensions:
+            built = Path(self.build_lib, *ext.name.split(".")).parent / "_libs"
+            package = Path(self.get_finalized_command("build_py").get_package_dir(ext.name.rpartition(".")[0]))
+            if built.exists():
+                shutil.copytree(built, package / "_libs", dirs_exist_ok=True)
 
     def write_blas_header(self, blas: Vendored) -> None:
         path, text = GEN / "gen" / "blas_symbols.h", blas.header()

@@ -13,12 +13,12 @@ from gapless._core import get_num_threads, set_num_threads, show_config
 
 if TYPE_CHECKING:
     from gapless import augment, data, errors, losses, models, nn, optim, schedule
-    from gapless.evaluate import evaluate
+    from gapless.evaluation import evaluate
     from gapless.plan import compile
     from gapless.predict import load
     from gapless.recipe import Recipe
     from gapless.record import EvalRecord
-    from gapless.train import Run, train
+    from gapless.training import Run, train
 
 __version__: str = show_config()["version"]
 
@@ -33,12 +33,12 @@ _NAMES = {
     "NonFiniteError": "errors",
     "Recipe": "recipe",
     "RecipeError": "errors",
-    "Run": "train",
+    "Run": "training",
     "ShapeError": "errors",
     "compile": "plan",
-    "evaluate": "evaluate",
+    "evaluate": "evaluation",
     "load": "predict",
-    "train": "train",
+    "train": "training",
 }
 
 __all__ = [
@@ -67,8 +67,7 @@ def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return importlib.import_module(f"gapless.{name}")
     if name in _NAMES:
-        # A function may share its module's name (`train`, `evaluate`): importing the module binds that name to the
-        # module, so the function is bound over it afterwards.
+        # No public function shares its module's name: importing a submodule binds that name in the package.
         value = getattr(importlib.import_module(f"gapless.{_NAMES[name]}"), name)
         globals()[name] = value
         return value
