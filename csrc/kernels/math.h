@@ -1,7 +1,7 @@
 /* math.h — our own exp, log, tanh, sigmoid, softplus in fp32: the same bits with every libm, compiler and machine.
  *
  * The forms of math.inc do the same operations lane by lane and give the same bits. Every fused multiply-add is written
- * out. Largest errors, against the exact value, for results that are not denormal: exp 1, log 1, tanh 2, sigmoid 2,
+ * out. Largest errors, against the exact value, for results that are not denormal: exp 1, log 1, tanh 2, sigmoid 3,
  * softplus 2 units in the last place. Results below FLT_MIN are 0 in exp; denormal arguments of log count as 0.
  * NaN gives NaN; exp and log have their limits at 0, infinity and below 0 (log: NaN).
  */
