@@ -137,12 +137,11 @@ static PyObject *default_kernel_set(void) {
     return NULL;
 }
 
+/* The core that OpenBLAS chose on this machine, or None without it. */
 static PyObject *blas_name(void) {
-#ifdef GAP_WITH_BLAS
-    return PyUnicode_FromString(gap_blas_core_name());
-#else
-    Py_RETURN_NONE;
-#endif
+    const gap_kernels *k = NULL;
+    if (!gap_kernels_available(GAP_SET_BLAS) || gap_kernels_find(&k, "blas") != GAP_OK) Py_RETURN_NONE;
+    return PyUnicode_FromString(k->blas->corename());
 }
 
 PyObject *gap_bind_show_config(PyObject *module, PyObject *unused) {

@@ -99,7 +99,7 @@ static int parse_options(PyObject *args, PyObject *kwargs, gap_bind_state *state
     long long batch = 0;
     int training = 0;
     bool precise, is_float;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!O!$L|pszOOsOz:Plan", keys, state->graph_type, graph, state->store_type, store,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!O!|$LpszOOsOz:Plan", keys, state->graph_type, graph, state->store_type, store,
                                      &batch, &training, &precision, &kernels, &mean, &std, &dtype, &loss, &optimizer))
         return -1;
     if (batch < 1) {
@@ -334,16 +334,17 @@ PyDoc_STRVAR(step_doc, "step(x, y, *, hyper, epoch, step, ids, seed, ema_decay=-
 static PyObject *plan_step(PyObject *o, PyObject *args, PyObject *kwargs) {
     static char *keys[] = {"x", "y", "hyper", "epoch", "step", "ids", "seed", "ema_decay", "clip_norm", NULL};
     gap_plan_object *self = (gap_plan_object *)o;
-    PyObject *x, *y, *hyper, *ids, *result = NULL;
+    PyObject *x, *y, *hyper = NULL, *ids = NULL, *result = NULL;
     PyArrayObject *hyper_a = NULL, *ids_a = NULL;
     gap_bind_targets t = {.values = NULL};
-    long long epoch, step;
-    unsigned long long seed;
+    long long epoch = 0, step = 0;
+    unsigned long long seed = 0;
     gap_step_args s = {.ema_decay = -1.0};
     int64_t n;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO$OLLOK|dd:step", keys, &x, &y, &hyper, &epoch, &step, &ids, &seed, &s.ema_decay,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|$OLLOKdd:step", keys, &x, &y, &hyper, &epoch, &step, &ids, &seed, &s.ema_decay,
                                      &s.clip_norm) || need_loss(self) < 0)
         return NULL;
+    if (hyper == NULL || ids == NULL) return PyErr_Format(PyExc_TypeError, "step: hyper and ids must be given");
     if (!self->training) return PyErr_Format(PyExc_ValueError, "Plan: it was made for evaluation (training=False)");
     PyArrayObject *a = parse_x(self, x, &n);
     if (a == NULL) return NULL;
