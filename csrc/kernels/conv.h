@@ -39,13 +39,13 @@ typedef struct {
 
 /* A weight gradient's tile: for k < m, output block b
  *   dw[k*dw_k + b*dw_oc + lane] += sum over (image i, row r, pixel p) in this order of
- *                                  a[i*a_img + r*a_row + p*a_px + k] * d[b*d_oc + i*d_img + r*d_row + p*16 + lane]
+ *                                  a[i*a_img + r*a_row + p*a_px + k] * d[b*d_oc + i*d_img + r*d_row + p*d_px + lane]
  * The sum is one chain that begins at 0; it is then added to what dw holds. */
 typedef struct {
     const float *a;
     int64_t a_px, a_row, a_img;
     const float *d;
-    int64_t d_row, d_img, d_oc;
+    int64_t d_px, d_row, d_img, d_oc;
     int64_t pixels, rows, images;
     int m, oc_blocks;
     float *dw;

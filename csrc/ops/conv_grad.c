@@ -85,7 +85,7 @@ static void grad_cols(const grad_job *job, const segment *s, const float *a, int
     const bool tail = p->lanes == 16 && b + 1 == p->in_blocks;
     gap_conv_cols c = {.a_px = p->in_step[1] * p->lanes, .a_row = p->in_step[0] * row, .a_img = image,
                        .d = job->dy + (s->n0 * p->out_blocks + o) * plane + (s->i0 * p->out_w + s->j0) * 16,
-                       .d_row = p->out_w * 16, .d_img = p->out_blocks * plane, .d_oc = plane, .pixels = s->j1 - s->j0,
+                       .d_px = 16, .d_row = p->out_w * 16, .d_img = p->out_blocks * plane, .d_oc = plane, .pixels = s->j1 - s->j0,
                        .rows = s->i1 - s->i0, .images = s->n1 - s->n0, .m = (int)(tail ? p->in_c - b * 16 : p->run),
                        .oc_blocks = oc_blocks, .dw_k = 16, .dw_oc = p->w_oc};
     for (int64_t t = 0; t < p->entries; t++) {
