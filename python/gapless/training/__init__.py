@@ -74,6 +74,7 @@ def train(
     for c in callbacks:
         if not any(callable(getattr(c, e, None)) for e in EVENTS):
             raise RecipeError(f"callbacks: {c!r} has none of the methods {', '.join(EVENTS)}")
+    made: Trainer | Run
     with threads_set(threads), Interrupt() as interrupt:
         if resume is not None:
             if out is not None:
@@ -84,7 +85,7 @@ def train(
                 raise RecipeError(
                     "recipe: needed unless resume is given; the shortest is gl.Recipe(data='digits')"
                 )
-            made: Trainer | Run = begin.start(begin.recipe_of(recipe), out, console, threads)
+            made = begin.start(begin.recipe_of(recipe), out, console, threads)
         run = made if isinstance(made, Run) else made.run(callbacks, interrupt)
     if json:
         print(json_text.dumps(run.to_dict(), ensure_ascii=False, allow_nan=False), flush=True)

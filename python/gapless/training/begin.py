@@ -12,6 +12,7 @@ import numpy as np
 from .. import checkpoint as checkpoint_file
 from ..errors import CheckpointError, RecipeError
 from ..record import EvalRecord
+from ..schedule import ReduceOnPlateau
 from . import pictures
 from .console import Console
 from .loop import Trainer
@@ -110,8 +111,8 @@ def _restore(trainer: Trainer, saved: Checkpoint) -> None:
     trainer.samples = SampleTable.of(saved.tensors, trainer.index)
     trainer.history = list(saved.history)
     trainer.records = {k: EvalRecord.from_dict(v) for k, v in saved.records.items()}
-    if saved.state["schedule"] is not None:
-        trainer.schedule.load_state(saved.state["schedule"])  # type: ignore[attr-defined]
+    if isinstance(trainer.schedule, ReduceOnPlateau):
+        trainer.schedule.load_state(saved.state["schedule"])
     if saved.state["clean"] != trainer.lists.get("train/clean", np.empty(0, np.int64)).tolist():
         raise CheckpointError("document 'state': the clean training samples are not those of this recipe")
     best = trainer.folder / "best.safetensors"

@@ -15,7 +15,7 @@ from .. import _core, metrics
 from .. import checkpoint as checkpoint_file
 from ..errors import NonFiniteError, RecipeError
 from ..evaluation import Scorer, Stopped
-from ..schedule import metric_mode
+from ..schedule import ReduceOnPlateau, metric_mode
 from . import ema, pictures
 from .console import Console, banner, epoch_line, final_table
 from .outputs import Folder
@@ -369,7 +369,7 @@ class Trainer:
         return improved
 
     def _observe(self, records: Mapping[str, EvalRecord]) -> None:
-        if getattr(self.schedule, "stateful", False):
+        if isinstance(self.schedule, ReduceOnPlateau):
             monitor = self.recipe["monitor"]
             split, _, metric = monitor.rpartition("/")
             self.schedule.observe(records[split].metric(metric), metric_mode(monitor))
@@ -394,7 +394,7 @@ class Trainer:
             "record": self.recipe["monitor"].rpartition("/")[0] if evaluated else None,
             "topk": list(self.recipe["topk"]),
             "clean": self.lists.get("train/clean", np.empty(0, np.int64)).tolist(),
-            "schedule": self.schedule.state() if getattr(self.schedule, "stateful", False) else None,
+            "schedule": self.schedule.state() if isinstance(self.schedule, ReduceOnPlateau) else None,
             "kernel_set": self.plan.kernel_set,
         }
         documents = {
@@ -486,3 +486,9 @@ class Trainer:
                     "callback_error", callback=type(c).__name__, on=event, text=f"{type(e).__name__}: {e}"
                 )
                 raise
+
+
+def _span(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(seconds, 1):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

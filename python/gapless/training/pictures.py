@@ -5,8 +5,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ..errors import EvaluationMismatch
 from ..evaluation import evaluate
 
@@ -17,22 +15,20 @@ if TYPE_CHECKING:
 
 __all__ = ["draw_batch", "draw_labels", "write_results"]
 
-BATCH_SHOWN = 64
-PREDICTIONS_SHOWN = 36
-
 
 def draw_labels(trainer: Trainer) -> None:
     """``labels.png``: images of each class in each split."""
     data, path = trainer.data, trainer.folder / "labels.png"
     counts = {name: data.counts(name).tolist() for name in data.splits}
-    trainer.files.picture("labels.png", lambda report: report.labels(counts, list(data.classes), path))
+    trainer.files.picture("labels.png", lambda report: report.labels(counts, path, classes=data.classes))
 
 
 def draw_batch(trainer: Trainer, batch: Any) -> None:
     """``train_batch0.png``: the first batch as it is fed."""
-    names = [trainer.data.classes[int(y)] for y in batch.y[:BATCH_SHOWN]]
-    path = trainer.folder / "train_batch0.png"
-    trainer.files.picture("train_batch0.png", lambda report: report.batch(batch.x[:BATCH_SHOWN], names, path))
+    data, path = trainer.data, trainer.folder / "train_batch0.png"
+    trainer.files.picture(
+        "train_batch0.png", lambda report: report.batch(batch.x, batch.y, path, classes=data.classes)
+    )
 
 
 def write_results(trainer: Trainer, run: Run) -> None:
@@ -47,7 +43,8 @@ def write_results(trainer: Trainer, run: Run) -> None:
     files, folder = trainer.files, trainer.folder
     files.history(trainer.history)
     files.samples(trainer.samples, [trainer.data.ids[i] for i in trainer.index])
-    files.picture("curves.png", lambda report: report.curves(trainer.history, folder / "curves.png"))
+    monitor, curves = trainer.recipe["monitor"], folder / "curves.png"
+    files.picture("curves.png", lambda report: report.curves(trainer.history, curves, monitor=monitor))
     if run.best is None:
         return
     for name in trainer.lists:
@@ -64,23 +61,21 @@ def write_results(trainer: Trainer, run: Run) -> None:
 
 def _draw_confusion(trainer: Trainer, record: EvalRecord) -> None:
     matrix, path = record.confusion, trainer.folder / "confusion.png"
-    classes = list(trainer.data.classes)
-    trainer.files.picture("confusion.png", lambda report: report.confusion(matrix, classes, path))
+    trainer.files.picture(
+        "confusion.png", lambda report: report.confusion(matrix, path, classes=record.classes)
+    )
 
 
 def _draw_predictions(trainer: Trainer, record: EvalRecord, file: str) -> None:
-    """The most confident errors first, then the least confident right ones."""
-    s = record.samples
+    """The most confident errors; where there is none, the least sure right answers."""
+    s, data = record.samples, trainer.data
     assert s is not None
-    sure = s.probabilities.max(axis=1)
-    order = np.lexsort((np.where(s.rank > 0, -sure, sure), s.rank == 0))[:PREDICTIONS_SHOWN]
-    classes, data, path = record.classes, trainer.data, trainer.folder / file
-    truth = [classes[int(s.labels[i])] for i in order]
-    said = [classes[int(s.predictions[i])] for i in order]
-    names = [s.ids[i] for i in order]
+    sure, path = s.probabilities.max(axis=1), trainer.folder / file
+
+    def load(i: int) -> Any:
+        return data.load(data.index_of(s.ids[i]))
 
     def draw(report: Any) -> None:
-        images = [data.load(data.index_of(name)) for name in names]
-        report.predictions(images, truth, said, sure[order], path, ids=names)
+        report.predictions(load, s.labels, s.predictions, sure, path, classes=record.classes, ids=s.ids)
 
     trainer.files.picture(file, draw)
