@@ -69,6 +69,8 @@ static gap_status bind_weights(const gap_node *node, const gap_store *s, gap_lay
     return GAP_OK;
 }
 
+static gap_status in_node(gap_status st, const char *name) { return st == GAP_OK ? GAP_OK : gap_fail_in(st, "%s", name); }
+
 /* Emits one node; s NULL: only its shapes are asked for, and stand-ins take the weights' places. */
 static gap_status lower_node(const gap_node *node, const gap_store *s, gap_oplist *list, const int *in, int *out) {
     gap_layer layer = {.def = node->def, .who = {node->name, node->id}, .cfg = node->cfg};
@@ -78,7 +80,7 @@ static gap_status lower_node(const gap_node *node, const gap_store *s, gap_oplis
     gap_status st = s != NULL ? bind_weights(node, s, &layer) : declared(node, decl, &n);
     for (int k = 0; s == NULL && st == GAP_OK && k < n; k++) layer.weight[k] = k;
     if (st == GAP_OK) st = node->def->lower(&layer, list, in, node->n_in, out);
-    return st == GAP_OK ? GAP_OK : gap_fail_in(st, "%s", node->name);
+    return in_node(st, node->name);
 }
 
 /* The node's output shape, by lowering it alone over values of its inputs' shapes. */
@@ -124,9 +126,8 @@ gap_status gap_graph_add(gap_graph *g, const char *name, int id, const gap_layer
     if (n_in < 0 || n_in > GAP_OP_MAX_IN) return gap_fail(GAP_ERR_VALUE, "%s: takes at most %d inputs, got %d", name, GAP_OP_MAX_IN, n_in);
     for (int k = 0; k < def->n_params; k++) node.cfg[k] = cfg[k];
     for (int k = 0; k < n_in; k++) node.in[k] = in[k];
-    st = check_node(g, &node);
-    if (st != GAP_OK) return gap_fail_in(st, "%s", name);
     GAP_TRY(gap_strdup(&node.name, name));
+    GAP_TRY(in_node(check_node(g, &node), name));
     GAP_TRY(find_shape(g, &node));
     if (g->n_nodes == g->cap_nodes) {
         int cap = g->cap_nodes < 16 ? 16 : 2 * g->cap_nodes;

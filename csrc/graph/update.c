@@ -188,7 +188,7 @@ static void ema_chunk(void *arg, int64_t chunk, int thread) {
 static gap_status prepare_update(update_job *job) {
     gap_plan *p = job->p;
     gap_status st = gap_store_plane(p->store, GAP_PLANE_MASTER, &job->master);
-    for (int k = 0; st == GAP_OK && p->opt.optimizer != NULL && k < p->opt.optimizer->n_slots; k++)
+    for (int k = 0; st == GAP_OK && k < p->opt.optimizer->n_slots; k++)
         st = gap_store_plane(p->store, (gap_plane)(GAP_PLANE_SLOT0 + k), &job->slot[k]);
     if (st != GAP_OK || job->args->ema_decay < 0) return st;
     bool fresh = p->store->plane[GAP_PLANE_EMA] == NULL;
@@ -203,10 +203,8 @@ static gap_status write_all(update_job *job) {
     gap_store *s = p->store;
     gap_status st = gap_parallel(1, commit_all, job);
     if (st == GAP_OK) st = job->st;
-    if (st == GAP_OK && p->opt.optimizer != NULL) {
-        st = gap_parallel(p->n_ranges, optimize_chunk, job);
-        for (int k = 0; k < s->n_entries; k++) s->entry[k].updates += p->learns[k];
-    }
+    if (st == GAP_OK) st = gap_parallel(p->n_ranges, optimize_chunk, job);
+    for (int k = 0; st == GAP_OK && k < s->n_entries; k++) s->entry[k].updates += p->learns[k];
     if (st == GAP_OK && job->ema != NULL)
         st = gap_parallel((int64_t)((s->floats + GAP_UPDATE_CHUNK - 1) / GAP_UPDATE_CHUNK), ema_chunk, job);
     s->version++;
@@ -217,6 +215,7 @@ gap_status gap_plan_update(gap_plan *p, const gap_plan_call *call, const gap_ste
     update_job job = {.p = p, .call = call, .args = args};
     gap_interrupted_fn *poll;
     void *cookie;
+    if (p->opt.optimizer == NULL) return GAP_OK; /* gradients were all that was asked for */
     gap_status st = prepare_update(&job);
     if (st != GAP_OK) return st;
     gap_interrupt_set(NULL, NULL, &poll, &cookie); /* from here on a step is finished, not stopped */

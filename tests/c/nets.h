@@ -1,0 +1,203 @@
+/* nets.h — small networks for the tests of graph/: build, run, compare. */
+#ifndef GAP_TESTS_NETS_H
+#define GAP_TESTS_NETS_H
+
+#include "core/threads.h"
+#include "graph/plan.h"
+#include "graph/plan_state.h"
+#include "harness.h"
+
+#define NET_BATCH 7
+#define NET_MAX_INPUT 1024
+
+typedef struct {
+    gap_graph *graph;
+    gap_store *store;
+    gap_status st;
+    int last;      /* value made last */
+    int next_id;
+} net;
+
+/* "Conv2d", "conv1", values in their params' order; a pair takes one number for both, -1 in `in` ends the inputs. */
+static inline int net_add(net *t, const char *layer, const char *name, const double *args, int n_args, const int *in, int n_in) {
+    const gap_layer_def *def = gap_layer_find(layer);
+    gap_value cfg[GAP_PARAM_MAX];
+    if (t->st != GAP_OK) return 0;
+    if (def == NULL) return t->st = gap_fail(GAP_ERR_VALUE, "no layer %s", layer), 0;
+    gap_config_defaults(def->params, def->n_params, cfg);
+    for (int k = 0; k < n_args; k++) {
+        cfg[k].none = false, cfg[k].f[0] = args[k];
+        cfg[k].i = cfg[k].i2 = (int64_t)args[k];
+    }
+    t->st = gap_graph_add(t->graph, name, t->next_id++, def, cfg, in, n_in, &t->last);
+    if (t->st == GAP_OK && def->weights != NULL && gap_store_find_layer(t->store, name) < 0)
+        t->st = gap_store_add(t->store, name, def, cfg);
+    return t->last;
+}
+
+#define ARGS(...) (const double[]){__VA_ARGS__}, GAP_COUNTOF(((const double[]){__VA_ARGS__}))
+#define NO_ARGS NULL, 0
+
+static inline int net_one(net *t, const char *layer, const char *name, const double *args, int n_args, int in) {
+    return net_add(t, layer, name, args, n_args, &in, 1);
+}
+
+static inline int net_two(net *t, const char *layer, const char *name, int a, int b) {
+    return net_add(t, layer, name, NULL, 0, (const int[]){a, b}, 2);
+}
+
+static inline void net_free(net *t) {
+    gap_graph_free(t->graph);
+    gap_store_free(t->store);
+    *t = (net){0};
+}
+
+static inline net net_begin(int64_t c, int64_t h, int64_t w) {
+    net t = {0};
+    gap_desc input = {.dtype = GAP_F32, .layout = GAP_PLAIN, .ndim = h > 0 ? 3 : 1, .dim = {c, h, w}};
+    t.st = gap_graph_new(&t.graph, &input);
+    if (t.st == GAP_OK) t.st = gap_store_new(&t.store);
+    return t;
+}
+
+static inline gap_status net_end(net *t, uint64_t seed) {
+    if (t->st == GAP_OK) t->st = gap_graph_set_outputs(t->graph, &t->last, 1);
+    if (t->st == GAP_OK) t->st = gap_store_init(t->store, seed);
+    return t->st;
+}
+
+/* A bit of everything: residual sum, gate, concat, pools, both norms, dropout, a strided and a depthwise convolution. */
+static inline net net_everything(double dropout) {
+    net t = net_begin(3, 10, 8);
+    int a = net_one(&t, "Conv2d", "conv1", ARGS(3, 18, 3, 1, 1, 1, 1, 0), 0);
+    a = net_one(&t, "BatchNorm2d", "bn1", ARGS(18), a);
+    a = net_one(&t, "SiLU", "act1", NO_ARGS, a);
+    int b = net_one(&t, "Conv2d", "conv2", ARGS(18, 18, 3, 1, 1, 1, 18, 1), a);
+    b = net_one(&t, "GroupNorm", "gn2", ARGS(3, 18), b);
+    b = net_one(&t, "Sigmoid", "act2", NO_ARGS, b);
+    a = net_two(&t, "Add", "add", a, b);
+    int g = net_one(&t, "AdaptiveAvgPool2d", "squeeze", ARGS(1), a);
+    g = net_one(&t, "Conv2d", "fc", ARGS(18, 18, 1), g);
+    g = net_one(&t, "Tanh", "gate", NO_ARGS, g);
+    a = net_two(&t, "Mul", "scale", a, g);
+    int c = net_one(&t, "Conv2d", "conv3", ARGS(18, 7, 3, 2, 1), a);
+    int d = net_one(&t, "AvgPool2d", "avg", ARGS(2), a);
+    d = net_one(&t, "Conv2d", "conv4", ARGS(18, 5, 2, 1, 0), d);
+    c = net_one(&t, "MaxPool2d", "max", ARGS(2, 1, 0), c);
+    d = net_one(&t, "Conv2d", "conv5", ARGS(5, 5, 2, 1, 1, 1, 1, 0), d);
+    d = net_one(&t, "MaxPool2d", "max2", ARGS(2, 1), d);
+    c = net_two(&t, "Concat", "cat", c, d);
+    c = net_one(&t, "BatchNorm2d", "bn2", ARGS(12), c);
+    c = net_one(&t, "Dropout", "drop", ARGS(dropout), c);
+    c = net_one(&t, "Flatten", "flat", NO_ARGS, c);
+    net_one(&t, "Linear", "head", ARGS(12 * 4 * 3, 6), c);
+    return t;
+}
+
+/* ---- a loss of the tests' own: half the squared distance to a target vector; smooth, and its numbers are double ---- */
+
+static inline gap_status square_check(const gap_value *cfg, const gap_desc *outputs, int n_outputs) {
+    (void)cfg;
+    return n_outputs == 1 && outputs[0].layout == GAP_PLAIN ? GAP_OK : gap_fail(GAP_ERR_SHAPE, "square: one plain output");
+}
+
+static inline gap_status square_check_targets(const gap_value *cfg, const gap_desc *outputs, const gap_targets *y) {
+    (void)cfg, (void)outputs;
+    return y->values != NULL ? GAP_OK : gap_fail(GAP_ERR_VALUE, "square: no targets");
+}
+
+static inline double square_forward(const gap_value *cfg, const gap_desc *desc, const float *const *outputs, const gap_targets *y,
+                                    float *loss, int32_t *pred, float *const *gradient) {
+    (void)cfg;
+    double sum = 0;
+    int64_t k_count = gap_desc_count(&desc[0]);
+    for (int64_t s = 0; s < y->n; s++) {
+        double one = 0;
+        for (int64_t k = 0; k < k_count; k++) {
+            double e = (double)outputs[0][s * k_count + k] - (double)y->values[s] * (0.1 * (double)k - 0.2);
+            one += e * e / 2;
+            if (gradient != NULL) gradient[0][s * k_count + k] = (float)(e / (double)y->n);
+        }
+        loss[s] = (float)one, pred[s] = (int32_t)(s % 3);
+        sum += one;
+    }
+    return sum / (double)y->n;
+}
+
+static const gap_loss_def square_loss = {.name = "square", .check = square_check, .check_targets = square_check_targets, .forward = square_forward};
+
+/* ---- batches ---- */
+
+typedef struct {
+    float x[NET_BATCH * NET_MAX_INPUT];
+    float y[NET_BATCH];
+    int64_t offsets[NET_BATCH + 1], ids[NET_BATCH];
+    gap_targets targets;
+} batch;
+
+static inline void batch_make(batch *b, const net *t, int64_t n, uint32_t seed) {
+    size_t one = (size_t)gap_desc_count(&t->graph->input);
+    harness_fill(b->x, (size_t)n * one, seed);
+    for (int64_t k = 0; k <= n; k++) b->offsets[k] = k;
+    for (int64_t k = 0; k < n; k++) b->y[k] = (float)(k % 3), b->ids[k] = 100 + 7 * k + seed;
+    b->targets = (gap_targets){n, b->y, b->offsets};
+}
+
+static inline gap_plan_options net_options(int64_t capacity, bool training, const char *optimizer) {
+    gap_plan_options o = {.capacity = capacity, .training = training, .input_dtype = GAP_F32, .loss = &square_loss};
+    if (optimizer != NULL) o.optimizer = gap_optimizer_find(optimizer);
+    return o;
+}
+
+/* The optimizer's defaults with this lr, as one group's row. */
+static inline const double *net_hyper(const gap_optimizer_def *def, double lr, double *row) {
+    gap_value v[GAP_PARAM_MAX];
+    gap_config_defaults(def->params, def->n_params, v);
+    for (int k = 0; k < def->n_params; k++) {
+        row[k] = def->params[k].kind == GAP_BOOL ? (double)v[k].i : v[k].f[0];
+        if (strcmp(def->params[k].name, "lr") == 0) row[k] = lr;
+        if (strcmp(def->params[k].name, "momentum") == 0) row[k] = 0.9;
+    }
+    return row;
+}
+
+/* Everything that a step may write, in one block to compare. The caller frees it. */
+typedef struct { unsigned char *bytes; size_t size; } snapshot;
+
+static inline snapshot snapshot_take(const gap_store *s) {
+    snapshot shot = {0};
+    size_t plane = s->floats * sizeof(float), entries = (size_t)s->n_entries * sizeof(int64_t);
+    shot.size = plane * GAP_PLANE_COUNT + entries + sizeof s->version;
+    shot.bytes = calloc(1, shot.size);
+    for (int p = 0; p < GAP_PLANE_COUNT; p++)
+        if (s->plane[p] != NULL) memcpy(shot.bytes + (size_t)p * plane, gap_buf_data(s->plane[p]), plane);
+    for (int k = 0; k < s->n_entries; k++)
+        memcpy(shot.bytes + plane * GAP_PLANE_COUNT + (size_t)k * sizeof(int64_t), &s->entry[k].updates, sizeof(int64_t));
+    memcpy(shot.bytes + shot.size - sizeof s->version, &s->version, sizeof s->version);
+    return shot;
+}
+
+static inline bool snapshot_equal(const snapshot *a, const snapshot *b) {
+    return a->size == b->size && memcmp(a->bytes, b->bytes, a->size) == 0;
+}
+
+static inline bool snapshot_still(const snapshot *shot, const gap_store *s) {
+    snapshot now = snapshot_take(s);
+    bool same = snapshot_equal(shot, &now);
+    free(now.bytes);
+    return same;
+}
+
+/* One optimizer step on batch number `k`. */
+static inline gap_status net_step(gap_plan *p, const net *t, int64_t n, uint32_t k, double lr, double ema, double clip) {
+    static batch b;
+    double row[GAP_PARAM_MAX], mean;
+    float loss[NET_BATCH];
+    int32_t pred[NET_BATCH];
+    gap_step_args args = {.n_groups = 1, .ema_decay = ema, .clip_norm = clip, .seed = 5, .epoch = 1, .step = k, .ids = b.ids};
+    if (p->opt.optimizer != NULL) args.hyper = net_hyper(p->opt.optimizer, lr, row);
+    batch_make(&b, t, n, k);
+    return gap_plan_step(p, n, b.x, &b.targets, &args, loss, pred, &mean);
+}
+
+#endif
