@@ -85,7 +85,9 @@ class Pipeline:
         self._ids = _fill_ids(given)
         self.evaluation = bool(evaluation)
         try:
-            self._core = _core.Pipeline([(o.name, i, o.config()) for o, i in zip(self._ops, self._ids, strict=True)])
+            self._core = _core.Pipeline(
+                [(o.name, i, o.config()) for o, i in zip(self._ops, self._ids, strict=True)]
+            )
         except ValueError as error:
             raise RecipeError(str(error)) from None
 
@@ -119,19 +121,23 @@ class Pipeline:
         return self._core.run(images, ids, epoch, seed, out)
 
     def __call__(self, images: Images, ids: Any = None, epoch: int = 0, seed: int = 0) -> NDArray[Any]:
-        """What the network is fed: float32 (n, C, H, W) after Normalize, the bits of the fused path; else uint8 (n, H, W, C).
+        """What the network is fed: float32 (n, C, H, W) after Normalize, else uint8 (n, H, W, C).
 
-        `ids` may be left out where nothing is random.
+        The floats have the bits of the fused path. `ids` may be left out where nothing is random.
         """
         if ids is None:
             if self.random:
-                raise ValueError("pipeline: ids must be given, for an operation draws by them; evaluation pipelines need none")
+                raise ValueError(
+                    "pipeline: ids must be given, for an operation draws by them; evaluation needs none"
+                )
             ids = np.arange(len(images), dtype=np.int64)
         if self.mean is None:
             return self._core.run(images, ids, epoch, seed)
         return self._core.run_float(images, ids, epoch, seed)
 
-    def drawn(self, images: Images, ids: Any, epoch: int = 0, seed: int = 0) -> list[dict[int, dict[str, Any]]]:
+    def drawn(
+        self, images: Images, ids: Any, epoch: int = 0, seed: int = 0
+    ) -> list[dict[int, dict[str, Any]]]:
         """For each picture, what each random operation draws: ``{id: {"name": …, "top": …}}``.
 
         Only the pictures' sizes matter.
@@ -147,7 +153,9 @@ class Pipeline:
         >>> pipe.labels([np.zeros((2, 2, 3), np.uint8)], [0])[0] in ("flipped", "")
         True
         """
-        return [", ".join(filter(None, map(_label, ops.values()))) for ops in self.drawn(images, ids, epoch, seed)]
+        return [
+            ", ".join(filter(None, map(_label, ops.values()))) for ops in self.drawn(images, ids, epoch, seed)
+        ]
 
     # ---- what it is ----
 
@@ -177,7 +185,7 @@ class Pipeline:
         return self._core.std
 
     def output_shape(self, h: int, w: int, c: int) -> tuple[int, int, int, bool]:
-        """(h, w, c) of the result for a picture (h, w, c), and whether every picture that passes gives that size."""
+        """(h, w, c) of the result for a picture (h, w, c), and whether every picture gives that size."""
         return self._core.output_shape(h, w, c)
 
     def config(self) -> list[dict[str, Any]]:
@@ -195,7 +203,10 @@ class Pipeline:
 
         Ids count only where they decide draws.
         """
-        plain = [{k: v for k, v in op.items() if k != "id" or o.random} for op, o in zip(self.config(), self._ops, strict=True)]
+        plain = [
+            {k: v for k, v in op.items() if k != "id" or o.random}
+            for op, o in zip(self.config(), self._ops, strict=True)
+        ]
         text = json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -214,7 +225,9 @@ class Pipeline:
         return hash((self._ops, self._ids, self.evaluation))
 
     def __repr__(self) -> str:
-        return f"Pipeline([{', '.join(map(repr, self._ops))}]{', evaluation=True' if self.evaluation else ''})"
+        return (
+            f"Pipeline([{', '.join(map(repr, self._ops))}]{', evaluation=True' if self.evaluation else ''})"
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _remake, (self.config(), self.evaluation)
@@ -230,13 +243,19 @@ def _read(item: Any, position: int) -> tuple[Augment, int | None]:
     if isinstance(item, Mapping):
         item = dict(item)
         ident = item.pop("id", None)
-        if ident is not None and (isinstance(ident, bool) or not isinstance(ident, int) or not 0 <= ident < 2**32):
-            raise RecipeError(f"pipeline, operation {position}: id must be a whole number in [0, 2^32), got {ident!r}")
+        if ident is not None and (
+            isinstance(ident, bool) or not isinstance(ident, int) or not 0 <= ident < 2**32
+        ):
+            raise RecipeError(
+                f"pipeline, operation {position}: id must be a whole number in [0, 2^32), got {ident!r}"
+            )
         if "name" not in item and len(item) == 1:  # {Resize: {size: 256}}
             ((name, inner),) = item.items()
             item = {"name": name, **(inner if isinstance(inner, Mapping) else {})}
     if isinstance(item, type) and issubclass(item, Augment):
-        raise TypeError(f"pipeline, operation {position}: got the class {item.__name__}; call it: {item.__name__}(…)")
+        raise TypeError(
+            f"pipeline, operation {position}: got the class {item.__name__}; call it: {item.__name__}(…)"
+        )
     if not isinstance(item, (Augment, Mapping, str)):
         raise TypeError(
             f"pipeline, operation {position}: must be an object of gapless.augment, a dict or a name, "
