@@ -1,7 +1,7 @@
-"""Python classes made from the C core's tables: signature, ranges, documentation, repr and config all come from a row.
+"""Python classes made from the C core's tables: signature, documentation, repr and config come from a row.
 
-A row is one C file (``csrc/layers/conv2d.c``); nothing about it is written again in Python. The objects are plain,
-immutable values: what they hold is their config, and everything that checks a config is the row's own code in C.
+A row is one C file (``csrc/layers/conv2d.c``); nothing about it is written again in Python. The objects are
+plain, immutable values: what they hold is their config, and what checks a config is the row's own code in C.
 """
 
 from __future__ import annotations
@@ -30,7 +30,19 @@ _ANNOTATION = {
 class Param:
     """One parameter of a row."""
 
-    __slots__ = ("choices", "default", "doc", "hi", "hi_open", "kind", "lo", "lo_open", "name", "optional", "required")
+    __slots__ = (
+        "choices",
+        "default",
+        "doc",
+        "hi",
+        "hi_open",
+        "kind",
+        "lo",
+        "lo_open",
+        "name",
+        "optional",
+        "required",
+    )
 
     name: str
     kind: str
@@ -163,7 +175,8 @@ class Configured:
         missing = [p.name for p in row.params if p.required and p.name not in given]
         # An unknown name is the better message when both are wrong: it is often the missing one, misspelt.
         if missing and all(any(p.name == key for p in row.params) for key in given):
-            raise TypeError(f"{row.name}: missing {', '.join(repr(m) for m in missing)}; write {row.name}{row.signature()}")
+            names = ", ".join(map(repr, missing))
+            raise TypeError(f"{row.name}: missing {names}; write {row.name}{row.signature()}")
         object.__setattr__(self, "_config", _core.check_config(row.family, row.name, given))
 
     @classmethod
@@ -202,7 +215,9 @@ class Configured:
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 
     def __setattr__(self, name: str, value: object) -> None:
-        raise AttributeError(f"{type(self).__name__} cannot be changed; make another one with .replace({name}=…)")
+        raise AttributeError(
+            f"{type(self).__name__} cannot be changed; make another one with .replace({name}=…)"
+        )
 
     def __delattr__(self, name: str) -> None:
         raise AttributeError(f"{type(self).__name__} cannot be changed")
@@ -254,8 +269,13 @@ def docstring(row: Row, module: str) -> str:
     args = ", ".join(repr(a) for a in row.example_args())
     notes = f"\nNotes\n-----\n{body.strip()}\n" if body.strip() else ""
     parameters = parameters_section(row)
-    example = f"Examples\n--------\n>>> from {module} import {row.name}\n>>> {row.name}({args})\n{row.name}({args})\n"
-    return "\n".join(part for part in (head + "\n", parameters + notes if parameters else notes.lstrip("\n"), example) if part)
+    call = f"{row.name}({args})"
+    example = f"Examples\n--------\n>>> from {module} import {row.name}\n>>> {call}\n{call}\n"
+    return "\n".join(
+        part
+        for part in (head + "\n", parameters + notes if parameters else notes.lstrip("\n"), example)
+        if part
+    )
 
 
 def make_classes(family: str, base: type[Any], module: str) -> dict[str, type[Any]]:

@@ -1,7 +1,7 @@
 """Optimizers, one class per row of the C core's table, with torch's equations and defaults.
 
-An optimizer here is a plain value: it says how to update, and a plan does it. What torch keeps in the object (the
-weights, their momenta) is in the network's store.
+An optimizer here is a plain value: it says how to update, and a plan does it. What torch keeps in the
+object (the weights, their momenta) is in the network's store.
 
 >>> from gapless import optim
 >>> optim.SGD(lr=0.1, momentum=0.9, nesterov=True)
@@ -25,7 +25,7 @@ class Optimizer(Configured):
 
     @classmethod
     def _translate(cls, kwargs: dict[str, Any]) -> dict[str, Any]:
-        """Takes torch's ``betas=(b1, b2)``: every hyper-parameter is one number here, so that a step may change it."""
+        """Takes torch's ``betas=(b1, b2)``: here each is one number, so that a step may change it."""
         names = {p.name for p in cls._row.params}
         if "betas" not in kwargs or not {"beta1", "beta2"} <= names:
             return kwargs
@@ -39,7 +39,7 @@ class Optimizer(Configured):
 
     @property
     def slots(self) -> tuple[str, ...]:
-        """Names of the numbers kept per weight, as torch names its state; ``slot0`` of the store is the first."""
+        """Names of the numbers kept per weight, as torch names them; the store's ``slot0`` is the first."""
         return tuple(self._row.facts["slots"])
 
     def hyper(self) -> list[float]:

@@ -41,7 +41,9 @@ class _Group(NamedTuple):
     changes: dict[str, float]
 
     def has(self, name: str) -> bool:
-        return any(name == p or name.startswith(p + ".") or fnmatch.fnmatchcase(name, p) for p in self.patterns)
+        return any(
+            name == p or name.startswith(p + ".") or fnmatch.fnmatchcase(name, p) for p in self.patterns
+        )
 
 
 class Plan:
@@ -83,8 +85,8 @@ class Plan:
         self.training = loss is not None if training is None else training
         if self.training and net.is_part and optimizer is not None:
             raise ValueError(
-                "this module is a part of a larger one whose weights are already in use; compile the whole, and freeze the "
-                "rest (requires_grad = False)"
+                "this module is a part of a larger one whose weights are already in use; compile the whole, "
+                "and freeze the rest (requires_grad = False)"
             )
         self._groups = _parse_groups(groups, optimizer)
         self._decay_all = decay_norm_and_bias
@@ -131,7 +133,8 @@ class Plan:
     def hyper(self, **changes: float) -> NDArray[np.float64]:
         """The table of hyper-parameters of a step: a row per group, a column per parameter of the optimizer.
 
-        A group's own ``lr`` keeps its ratio to the optimizer's when `changes` has another ``lr`` (a schedule's).
+        A group's own ``lr`` keeps its ratio to the optimizer's when `changes` has another ``lr`` (a
+        schedule's).
         """
         if self.optimizer is None:
             if changes:
@@ -152,7 +155,13 @@ class Plan:
             optimizer = self.optimizer.replace(**{**changes, **own})
             table.append(optimizer.hyper())
             if not self._decay_all:
-                table.append((optimizer.replace(weight_decay=0.0) if "weight_decay" in optimizer.config() else optimizer).hyper())
+                table.append(
+                    (
+                        optimizer.replace(weight_decay=0.0)
+                        if "weight_decay" in optimizer.config()
+                        else optimizer
+                    ).hyper()
+                )
         return np.array(table, dtype=np.float64)
 
     # -- running --
@@ -179,8 +188,8 @@ class Plan:
         y : array
             Integer classes (n), or float32 soft targets (n, K), or ``(values, offsets)``.
         epoch, ids, seed
-            Coordinates of the random draws (Dropout): epoch, number of each sample, the run's seed. Without `ids`
-            samples are numbered ``step * batch + position``.
+            Coordinates of the random draws (Dropout): epoch, number of each sample, the run's seed.
+            Without `ids` samples are numbered ``step * batch + position``.
         step : int, optional
             Number of this step; counted from 0 when left out.
         ema_decay : float, optional
@@ -265,11 +274,15 @@ class Plan:
         return self._last.memory()
 
     def __repr__(self) -> str:
-        return f"Plan({self.net!r}, {self.loss!r}, {self.optimizer!r}, batch={self.batch}, kernel_set={self.kernel_set!r})"
+        return f"Plan({self.net!r}, {self.loss!r}, {self.optimizer!r}, batch={self.batch})"
 
 
 def _numbers(values: ArrayLike | None) -> tuple[float, ...] | None:
-    return None if values is None else tuple(float(v) for v in np.atleast_1d(np.asarray(values, dtype=np.float64)))
+    return (
+        None
+        if values is None
+        else tuple(float(v) for v in np.atleast_1d(np.asarray(values, dtype=np.float64)))
+    )
 
 
 def _parse_groups(groups: Sequence[Mapping[str, Any]] | None, optimizer: Optimizer | None) -> list[_Group]:
@@ -279,7 +292,10 @@ def _parse_groups(groups: Sequence[Mapping[str, Any]] | None, optimizer: Optimiz
         if optimizer is None:
             raise ValueError("groups need an optimizer")
         if "params" not in group:
-            raise ValueError(f"groups[{k}]: params must say which weights: names, prefixes or patterns ('fc', 'layer*.bn*')")
+            raise ValueError(
+                f"groups[{k}]: params must say which weights: names, prefixes or patterns "
+                "('fc', 'layer*.bn*')"
+            )
         patterns = group["params"]
         changes = {key: value for key, value in group.items() if key != "params"}
         optimizer.replace(**changes)  # names and ranges
@@ -319,7 +335,8 @@ def compile(
     mean, std : float or sequence of float, optional
         Normalisation, applied while the input is read; of pixels in [0, 1] for uint8 images.
     groups : sequence of dict, optional
-        ``{"params": "fc", "lr": 0.1}``: weights (names, prefixes, patterns) with hyper-parameters of their own.
+        ``{"params": "fc", "lr": 0.1}``: weights (names, prefixes, patterns) with hyper-parameters of their
+        own.
     decay_norm_and_bias : bool, default True
         False: no weight decay for biases and normalisation layers.
     input_dtype : {'float32', 'uint8'}
@@ -345,7 +362,9 @@ def compile(
         raise ValueError(f"batch_shape must be (N, C, H, W) or (N, F), sizes >= 1, got {shape}")
     for value, kind, name in ((loss, Loss, "loss"), (optimizer, Optimizer, "optimizer")):
         if value is not None and not isinstance(value, kind):
-            raise TypeError(f"{name} must be an object of gapless.{'losses' if kind is Loss else 'optim'}, got {value!r}")
+            raise TypeError(
+                f"{name} must be an object of gapless.{'losses' if kind is Loss else 'optim'}, got {value!r}"
+            )
     made = net.net(shape[1:]) if isinstance(net, Module) else net
     return Plan(
         made,

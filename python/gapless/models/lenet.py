@@ -16,16 +16,22 @@ class LeNet(Module):
     Parameters are those of `lenet`.
     """
 
-    def __init__(self, num_classes: int, in_channels: int, image_size: tuple[int, int] | None, norm: bool) -> None:
+    def __init__(
+        self, num_classes: int, in_channels: int, image_size: tuple[int, int] | None, norm: bool
+    ) -> None:
         self.num_classes = num_classes
         self.in_channels = in_channels
         self.image_size = image_size
         self.norm = norm
 
     def build(self, input_shape: tuple[int, ...] | None) -> None:
-        size = self.image_size or (tuple(input_shape[1:]) if input_shape is not None and len(input_shape) == 3 else None)
+        size = self.image_size or (
+            tuple(input_shape[1:]) if input_shape is not None and len(input_shape) == 3 else None
+        )
         if size is None:
-            raise ValueError("lenet: its first linear layer depends on the size of the images: give image_size=28")
+            raise ValueError(
+                "lenet: its first linear layer depends on the size of the images: give image_size=28"
+            )
         if min(size) < 4:
             raise ValueError(f"lenet: images must have at least 4 x 4 pixels, got {size[0]} x {size[1]}")
         self.conv1 = nn.Conv2d(self.in_channels, 32, 3, padding=1)

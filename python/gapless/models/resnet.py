@@ -34,7 +34,9 @@ class BasicBlock(Module):
         self.relu = nn.ReLU()
         self.conv2 = _conv3x3(width, width)
         self.bn2 = nn.BatchNorm2d(width)
-        self.downsample = _shortcut(in_channels, width, stride) if stride != 1 or in_channels != width else None
+        self.downsample = (
+            _shortcut(in_channels, width, stride) if stride != 1 or in_channels != width else None
+        )
 
     @property
     def last_norm(self) -> Any:
@@ -60,7 +62,11 @@ class Bottleneck(Module):
         self.conv3 = nn.Conv2d(width, out_channels, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(out_channels)
         self.relu = nn.ReLU()
-        self.downsample = _shortcut(in_channels, out_channels, stride) if stride != 1 or in_channels != out_channels else None
+        self.downsample = (
+            _shortcut(in_channels, out_channels, stride)
+            if stride != 1 or in_channels != out_channels
+            else None
+        )
 
     @property
     def last_norm(self) -> Any:
@@ -113,17 +119,22 @@ class ResNet(Module):
     def _chosen_stem(self, input_shape: tuple[int, ...] | None) -> str:
         if self.stem != "auto":
             return self.stem
-        size = self.image_size or (tuple(input_shape[1:]) if input_shape is not None and len(input_shape) == 3 else None)
+        size = self.image_size or (
+            tuple(input_shape[1:]) if input_shape is not None and len(input_shape) == 3 else None
+        )
         return "cifar" if size is not None and max(size) <= _CIFAR_SIZE else "imagenet"
 
     def build(self, input_shape: tuple[int, ...] | None) -> None:
         first = self.widths[0]
         if self._chosen_stem(input_shape) == "cifar":
             self.conv1 = _conv3x3(self.in_channels, first)
-            self.bn1, self.relu, self.maxpool = nn.BatchNorm2d(first), nn.ReLU(), nn.Identity()
+            pool: Module = nn.Identity()
         else:
             self.conv1 = nn.Conv2d(self.in_channels, first, 7, stride=2, padding=3, bias=False)
-            self.bn1, self.relu, self.maxpool = nn.BatchNorm2d(first), nn.ReLU(), nn.MaxPool2d(3, stride=2, padding=1)
+            pool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.bn1 = nn.BatchNorm2d(first)
+        self.relu = nn.ReLU()
+        self.maxpool = pool
         channels = first
         for k, (depth, width) in enumerate(zip(self.depths, self.widths, strict=True), 1):
             blocks = []
@@ -149,7 +160,9 @@ class ResNet(Module):
         return self.fc(nn.flatten(self.avgpool(x)))
 
 
-def _resnet(name: str, block: Any, depths: Sequence[int], widths: Sequence[int], arguments: dict[str, Any]) -> ResNet:
+def _resnet(
+    name: str, block: Any, depths: Sequence[int], widths: Sequence[int], arguments: dict[str, Any]
+) -> ResNet:
     size = arguments.pop("image_size")
     size = (size, size) if isinstance(size, int) else size
     net = ResNet(block, depths, widths, image_size=None if size is None else (size[0], size[1]), **arguments)
@@ -173,9 +186,10 @@ def resnet8(
     in_channels : int, default 3
         Channels of the images.
     stem : {'auto', 'cifar', 'imagenet'}, default 'auto'
-        ``"cifar"``: 3x3, full resolution. ``"imagenet"``: 7x7 and pooling, a quarter of it. ``"auto"``: by the size of
-        the images, ``"cifar"`` up to 64 pixels; ``"imagenet"``, as torchvision's, when the weights are asked for
-        before any size is known.
+        ``"cifar"``: 3x3, full resolution. ``"imagenet"``: 7x7 and pooling, a quarter of it. ``"auto"``: by
+        the size of
+        the images, ``"cifar"`` up to 64 pixels; ``"imagenet"``, as torchvision's, when the weights are
+        asked for before any size is known.
     image_size : int or (int, int), optional
         Height and width, pixels; otherwise taken from the first input.
     zero_init_residual : bool, default False
@@ -191,7 +205,7 @@ def resnet18(
     image_size: int | tuple[int, int] | None = None,
     zero_init_residual: bool = False,
 ) -> ResNet:
-    """ResNet-18: two basic blocks each of 64, 128, 256 and 512 channels. torchvision's names, shapes, initial values.
+    """ResNet-18: two basic blocks each of 64, 128, 256 and 512 channels, as torchvision's.
 
     Parameters
     ----------
@@ -210,7 +224,7 @@ def resnet50(
     image_size: int | tuple[int, int] | None = None,
     zero_init_residual: bool = False,
 ) -> ResNet:
-    """ResNet-50: 3, 4, 6 and 3 bottlenecks of 64, 128, 256 and 512 channels. torchvision's names, shapes, initial values.
+    """ResNet-50: 3, 4, 6 and 3 bottlenecks of 64, 128, 256 and 512 channels, as torchvision's.
 
     Parameters
     ----------

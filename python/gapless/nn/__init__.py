@@ -1,7 +1,8 @@
-"""Networks: layers, modules with ``forward``, and their tracing into a graph, with torch.nn's names and defaults.
+"""Networks: layers, modules with ``forward``, their tracing into a graph; torch.nn's names and defaults.
 
 >>> from gapless import nn
->>> net = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))
+>>> pool = nn.AdaptiveAvgPool2d(1)
+>>> net = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), pool, nn.Flatten(), nn.Linear(8, 10))
 >>> print(net.summary((1, 28, 28)))
 name  layer              output   parameters    MACs
 ----------------------------------------------------
@@ -65,7 +66,9 @@ def leaky_relu(x: Symbolic, negative_slope: float = 0.01) -> Symbolic:
     return functional("LeakyReLU")(x, negative_slope=negative_slope)
 
 
-def max_pool2d(x: Symbolic, kernel_size: int | tuple[int, int], stride: int | tuple[int, int] | None = None) -> Symbolic:
+def max_pool2d(
+    x: Symbolic, kernel_size: int | tuple[int, int], stride: int | tuple[int, int] | None = None
+) -> Symbolic:
     """`MaxPool2d` as a function, inside a module's ``forward``."""
     return functional("MaxPool2d")(x, kernel_size=kernel_size, stride=stride)
 
@@ -76,7 +79,7 @@ def flatten(x: Symbolic, start_dim: int = 1) -> Symbolic:
 
 
 def cat(values: Sequence[Symbolic], dim: int = 1) -> Symbolic:
-    """`Concat` as a function, inside a module's ``forward``: values one after the other along the channels."""
+    """`Concat` as a function, inside a module's ``forward``: joins values along the channels."""
     if dim != 1:
         raise ValueError(f"nn.cat: only dim=1, the channels, is known here, got {dim}")
     return values[0]._tracer.record("Concat", list(values))

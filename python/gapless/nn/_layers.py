@@ -1,4 +1,4 @@
-"""One class per row of the C core's table of layers. What an editor shows is in ``_layers.pyi``, generated from it."""
+"""One class per row of the C core's table of layers. Editors read ``_layers.pyi``."""
 
 from __future__ import annotations
 

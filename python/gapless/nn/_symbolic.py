@@ -1,7 +1,9 @@
 """What a model's ``forward`` sees: symbolic tensors, which record layers instead of computing numbers.
 
-``forward`` is run once, on shapes. Whatever would need numbers (an `if` on values, NumPy on a tensor, ``float(x)``)
-is an error that names the line, because a graph recorded from one branch would be silently wrong for the other.
+``forward`` is run once, on shapes. Whatever would need numbers (an `if` on values, NumPy on a tensor,
+``float(x)``)
+is an error that names the line, because a graph recorded from one branch would be silently wrong for the
+other.
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ def caller() -> str:
 
 
 def _refuse(what: str, instead: str) -> NoReturn:
-    raise TypeError(f"{caller()}: {what} while the network is traced: a tensor has a shape here but no values. {instead}")
+    raise TypeError(
+        f"{caller()}: {what} while the network is traced: a tensor has a shape here but no values. {instead}"
+    )
 
 
 class Batch:
@@ -42,7 +46,10 @@ class Batch:
         return "N"
 
     def __index__(self) -> int:
-        _refuse("the batch size was used as a number", "Networks here take any batch; use flatten(1) or x.shape[1:].")
+        _refuse(
+            "the batch size was used as a number",
+            "Networks here take any batch; use flatten(1) or x.shape[1:].",
+        )
 
     __int__ = __index__
 
@@ -96,14 +103,17 @@ class Symbolic:
         if not isinstance(a, Symbolic) or not isinstance(b, Symbolic):
             other = b if isinstance(a, Symbolic) else a
             raise TypeError(
-                f"{caller()}: a tensor {sign} {type(other).__name__} is not a layer of gapless; only tensor {sign} tensor is"
+                f"{caller()}: a tensor {sign} {type(other).__name__} is not a layer of gapless; "
+                f"only tensor {sign} tensor is"
             )
         return self._tracer.record(layer, [a, b])
 
     def flatten(self, start_dim: int = 0, end_dim: int = -1) -> Symbolic:
         """``x.flatten(1)``: everything but the batch in one axis."""
         if start_dim != 1 or end_dim not in (-1, self.ndim - 1):
-            raise ShapeError(f"{caller()}: flatten must keep the batch: flatten(1), got flatten({start_dim}, {end_dim})")
+            raise ShapeError(
+                f"{caller()}: flatten must keep the batch: flatten(1), got flatten({start_dim}, {end_dim})"
+            )
         return self._tracer.record("Flatten", [self])
 
     def reshape(self, *shape: Any) -> Symbolic:
@@ -114,7 +124,9 @@ class Symbolic:
             features *= size
         keeps_batch = len(sizes) == 2 and (isinstance(sizes[0], Batch) or sizes[0] == -1)
         if not keeps_batch or not (sizes[1] == -1 or sizes[1] == features) or sizes == (-1, -1):
-            raise ShapeError(f"{caller()}: only reshape(N, -1) is known here (to {features} features), got reshape{sizes}")
+            raise ShapeError(
+                f"{caller()}: only reshape(N, -1) is known here (to {features} features), got reshape{sizes}"
+            )
         return self._tracer.record("Flatten", [self])
 
     view = reshape
@@ -123,7 +135,9 @@ class Symbolic:
         """``x.mean((2, 3))``: the average of each channel over the image."""
         axes = dim if axis is None else axis
         if self.ndim != 4 or axes is None or sorted(a % 4 for a in axes) != [2, 3]:
-            raise ShapeError(f"{caller()}: only the mean over the image is known here: x.mean((2, 3)), got axes {axes!r}")
+            raise ShapeError(
+                f"{caller()}: only the mean over the image is known here: x.mean((2, 3)), got axes {axes!r}"
+            )
         pooled = self._tracer.record("AdaptiveAvgPool2d", [self], {"output_size": 1})
         return pooled if keepdim else pooled.flatten(1)
 
@@ -139,7 +153,10 @@ class Symbolic:
     # -- what needs numbers --
 
     def __bool__(self) -> bool:
-        _refuse("a decision was taken on a tensor's values", "Decide on shapes or on settings of the module instead.")
+        _refuse(
+            "a decision was taken on a tensor's values",
+            "Decide on shapes or on settings of the module instead.",
+        )
 
     def __float__(self) -> float:
         _refuse("a tensor was turned into a number", "Keep it a tensor.")
@@ -180,13 +197,14 @@ class Symbolic:
         if name.startswith("__"):
             raise AttributeError(name)
         raise AttributeError(
-            f"{caller()}: a tensor has no {name!r} while the network is traced; use layers of gapless.nn, +, *, nn.cat, flatten"
+            f"{caller()}: a tensor has no {name!r} while the network is traced; use layers of gapless.nn, "
+            "+, *, nn.cat and flatten"
         )
 
 
 def snake(name: str) -> str:
     """``AdaptiveAvgPool2d`` -> ``adaptive_avg_pool2d``; what a layer without a name of its own is called."""
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z][a-z])", "_", name).lower()
 
 
 class Tracer:
@@ -209,7 +227,9 @@ class Tracer:
             self._taken.update(self._names.values())
         return self._names.get(id(module))
 
-    def record(self, layer: str, inputs: Sequence[Symbolic], config: dict[str, Any] | None = None) -> Symbolic:
+    def record(
+        self, layer: str, inputs: Sequence[Symbolic], config: dict[str, Any] | None = None
+    ) -> Symbolic:
         """A layer that has no object of its own: ``+``, ``flatten``."""
         return self._add(layer, self._free_name(snake(layer)), config or {}, inputs)
 
@@ -222,11 +242,13 @@ class Tracer:
         name = self.name_of(layer)
         if name is None and layer.weight_facts():
             raise TypeError(
-                f"{caller()}: {layer!r} has weights but is not an attribute of the module, so they would be lost: assign it "
-                "in __init__ (self.name = …), or put it into nn.Sequential or nn.ModuleList"
+                f"{caller()}: {layer!r} has weights but is not an attribute of the module, so they would be "
+                "lost: assign it in __init__ (self.name = …), or put it into nn.Sequential or nn.ModuleList"
             )
         self.used.add(id(layer))
-        return self._add(layer.name, self._free_name(snake(layer.name)) if name is None else name, layer.config(), tensors)
+        return self._add(
+            layer.name, self._free_name(snake(layer.name)) if name is None else name, layer.config(), tensors
+        )
 
     def _free_name(self, stem: str) -> str:
         base = ".".join(part for part in (self.path[-1] if self.path else "", stem) if part)
@@ -270,7 +292,9 @@ def functional(layer: str, **defaults: Any) -> Callable[..., Symbolic]:
 
     def function(x: Symbolic, **config: Any) -> Symbolic:
         if not isinstance(x, Symbolic):
-            raise TypeError(f"{caller()}: {snake(layer)} is for a module's forward; it takes its tensors, got {type(x).__name__}")
+            raise TypeError(
+                f"{caller()}: {snake(layer)} takes the tensors of a module's forward, got {type(x).__name__}"
+            )
         return x._tracer.record(layer, [x], {**defaults, **config})
 
     function.__name__ = function.__qualname__ = snake(layer)

@@ -1,6 +1,7 @@
 """Rules for initial weights, as torch.nn.init spells them, for layers before (or after) they are first used.
 
-A rule is recorded, and goes into the network's graph document; the numbers are drawn when the network's store is made,
+A rule is recorded, and goes into the network's graph document; the numbers are drawn when the network's
+store is made,
 from its seed and the weight's name. So the same seed gives the same weights on every machine.
 
 >>> from gapless import nn
@@ -43,7 +44,8 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
     if nonlinearity == "leaky_relu":
         return math.sqrt(2.0 / (1.0 + (0.01 if param is None else param) ** 2))
     raise ValueError(
-        f"nonlinearity must be one of 'linear', 'conv2d', 'sigmoid', 'tanh', 'relu', 'leaky_relu', got {nonlinearity!r}"
+        "nonlinearity must be one of 'linear', 'conv2d', 'sigmoid', 'tanh', 'relu', 'leaky_relu', "
+        f"got {nonlinearity!r}"
     )
 
 
@@ -101,12 +103,16 @@ def _kaiming_std(p: Parameter, a: float, mode: str, nonlinearity: str) -> float:
     return calculate_gain(nonlinearity, a) / math.sqrt(fan)
 
 
-def kaiming_normal_(p: Parameter, a: float = 0.0, mode: str = "fan_in", nonlinearity: str = "leaky_relu") -> None:
+def kaiming_normal_(
+    p: Parameter, a: float = 0.0, mode: str = "fan_in", nonlinearity: str = "leaky_relu"
+) -> None:
     """N(0, gain^2 / fan), as torch.nn.init.kaiming_normal_ (He et al. 2015)."""
     _set(p, "normal", _kaiming_std(p, a, mode, nonlinearity))
 
 
-def kaiming_uniform_(p: Parameter, a: float = 0.0, mode: str = "fan_in", nonlinearity: str = "leaky_relu") -> None:
+def kaiming_uniform_(
+    p: Parameter, a: float = 0.0, mode: str = "fan_in", nonlinearity: str = "leaky_relu"
+) -> None:
     """U(-b, b) with b = gain * sqrt(3 / fan), as torch.nn.init.kaiming_uniform_."""
     _set(p, "uniform", math.sqrt(3.0) * _kaiming_std(p, a, mode, nonlinearity))
 

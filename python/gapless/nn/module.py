@@ -1,7 +1,9 @@
 """Modules: models written like torch.nn, traced once into a graph.
 
-A module's attributes that are modules are its children; their dotted names are the names of the weights. The weights
-belong to the layers: they are made when they are first asked for, and `Module.net` gathers them into one store.
+A module's attributes that are modules are its children; their dotted names are the names of the weights.
+The weights
+belong to the layers: they are made when they are first asked for, and `Module.net` gathers them into one
+store.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ __all__ = ["Layer", "Module", "ModuleList", "Parameter", "Sequential"]
 
 # What torch's modules have and ours have no use for: what to do instead.
 _ELSEWHERE = {
-    "train": "a plan trains: plan = gl.compile(net, loss, optimizer, batch_shape); net(x) is always the evaluation forward",
+    "train": "a plan trains (gl.compile(net, loss, optimizer, batch_shape)); net(x) always evaluates",
     "eval": "net(x) is always the evaluation forward",
     "to": "gapless runs on CPUs, in float32",
     "cuda": "gapless runs on CPUs",
@@ -141,7 +143,10 @@ class Module:
         if isinstance(value, (list, tuple, dict)):
             inside = value.values() if isinstance(value, dict) else value
             if any(isinstance(v, Module) for v in inside):
-                raise TypeError(f"{caller()}: {name}: layers in a plain {type(value).__name__} are not seen; use nn.ModuleList")
+                raise TypeError(
+                    f"{caller()}: {name}: layers in a plain {type(value).__name__} are not seen; "
+                    "use nn.ModuleList"
+                )
         if isinstance(value, Module):
             children[name] = value
         else:
@@ -204,7 +209,7 @@ class Module:
             raise
 
     def _layers(self) -> list[tuple[str, Layer]]:
-        """Layers that own weights, in the order of their definition; a shared one counts where it comes first."""
+        """Layers that own weights, in the order of definition; a shared one counts where it comes first."""
         found: dict[int, tuple[str, Layer]] = {}
         for name, module in self.named_modules():
             if isinstance(module, Layer) and module.weight_facts():
@@ -255,7 +260,11 @@ class Module:
 
     def state_dict(self) -> dict[str, NDArray[np.float32]]:
         """Copies of all weights and buffers by dotted name, in torch's order."""
-        return {_join(name, suffix): layer._get(suffix) for name, layer in self._settle() for suffix in layer.weight_facts()}
+        return {
+            _join(name, suffix): layer._get(suffix)
+            for name, layer in self._settle()
+            for suffix in layer.weight_facts()
+        }
 
     def load_state_dict(self, state: Mapping[str, ArrayLike], strict: bool = True) -> LoadReport:
         """Takes weights by name; nothing is changed when they do not fit.
@@ -265,8 +274,8 @@ class Module:
         state : mapping of str to array
             Float arrays or tensors by dotted name; ``num_batches_tracked`` is accepted and ignored.
         strict : bool, default True
-            Every weight must be there, and nothing else. With False the report says what was left out; shapes must
-            fit, and something must match, all the same.
+            Every weight must be there, and nothing else. With False the report says what was left out;
+            shapes must fit, and something must match, all the same.
 
         Returns
         -------
@@ -303,7 +312,9 @@ class Module:
         layers = self._layers()
         idle = [name for name, layer in layers if id(layer) not in tracer.used]
         if idle:
-            raise ValueError(f"{type(self).__name__}: forward never uses {', '.join(idle)}; remove what has no effect")
+            raise ValueError(
+                f"{type(self).__name__}: forward never uses {', '.join(idle)}; remove what has no effect"
+            )
         document = {
             "format": 1,
             "input": list(shape),
@@ -311,7 +322,9 @@ class Module:
             "outputs": [y._value for y in outputs],
             "order": [name for name, _ in layers],
         }
-        rules = {_join(name, s): [kind, arg] for name, layer in layers for s, (kind, arg) in layer._rules.items()}
+        rules = {
+            _join(name, s): [kind, arg] for name, layer in layers for s, (kind, arg) in layer._rules.items()
+        }
         return {**document, "init": rules} if rules else document
 
     def net(self, input_shape: Sequence[int], seed: int | None = None) -> Net:
@@ -328,7 +341,8 @@ class Module:
         Raises
         ------
         ValueError
-            A seed was given, but this module holds weights that were loaded or trained: they would be lost in silence.
+            A seed was given, but this module holds weights that were loaded or trained: they would be lost
+            in silence.
         """
         from gapless.nn.net import Net
 
@@ -342,8 +356,8 @@ class Module:
             return Net(_renamed(document, homes), seed=None, store=store)
         if not all(layer._is_pristine() for _, layer in layers):
             raise ValueError(
-                f"{type(self).__name__} holds weights that were loaded or trained, and net(seed={seed}) would start from "
-                "others: leave the seed out to use them, or save them and give pretrained=FILE"
+                f"{type(self).__name__} holds weights that were loaded or trained, and net(seed={seed}) "
+                "would start from others: leave the seed out to use them, or save them and give pretrained=FILE"
             )
         net = Net(document, seed=seed)
         for name, layer in layers:
@@ -352,7 +366,7 @@ class Module:
         return net
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Inside ``forward``: records this module. Outside: the evaluation forward of float32 (N, C, H, W)."""
+        """Inside ``forward``: records this module. Outside: evaluates float32 (N, C, H, W)."""
         tracer = traced(args)
         if tracer is None:
             return self._evaluate(*args, **kwargs)
@@ -371,7 +385,7 @@ class Module:
         from gapless.nn.net import check_input
 
         a = check_input(x)
-        # Traced anew each time, because forward may depend on attributes; plans are kept as long as it gives the same.
+        # Traced anew each time, because forward may depend on attributes; the plans behind it are kept.
         fresh = self.net(a.shape[1:])
         kept: Net | None = self.__dict__.get("_kept_net")
         if kept is None or kept.store is not fresh.store or kept.document != fresh.document:
@@ -420,7 +434,8 @@ def _home(layer: Layer) -> _Home:
 class Layer(Configured, Module):
     """Base of the layers made from the C core's table: a config, and the weights that it declares."""
 
-    _ignored: ClassVar[frozenset[str]] = frozenset({"inplace"})  # torch's hint about memory: plans decide that here
+    # torch's hint about memory: plans decide that here
+    _ignored: ClassVar[frozenset[str]] = frozenset({"inplace"})
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -428,7 +443,8 @@ class Layer(Configured, Module):
         self.__dict__.update(state)
 
     _home: _Home | None
-    _rules: dict[str, tuple[str, float]]  # suffix -> (kind, argument): what replaces the row's own initial values
+    # suffix -> (kind, argument): what replaces the row's own initial values
+    _rules: dict[str, tuple[str, float]]
     _frozen: set[str]
     _values: dict[str, NDArray[np.float32]]  # of a copy or an unpickled layer, until it has a store
     _facts: dict[str, dict[str, Any]] | None

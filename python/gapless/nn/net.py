@@ -66,7 +66,11 @@ def _as_float32(name: str, value: ArrayLike) -> NDArray[np.float32]:
 
 
 def match_state(
-    shapes: Mapping[str, tuple[int, ...]], state: Mapping[str, ArrayLike], *, strict: bool, reshaped: Iterable[str] = ()
+    shapes: Mapping[str, tuple[int, ...]],
+    state: Mapping[str, ArrayLike],
+    *,
+    strict: bool,
+    reshaped: Iterable[str] = (),
 ) -> tuple[LoadReport, dict[str, NDArray[np.float32]]]:
     """Compares names and shapes; gives the report and the arrays to take over.
 
@@ -82,13 +86,17 @@ def match_state(
         unexpected=[name for name in given if name not in shapes],
         reshaped=[name for name in differ if name in allowed],
     )
-    problems = [f"{n} has shape {arrays[n].shape}, expected {tuple(shapes[n])}" for n in differ if n not in allowed]
+    problems = [
+        f"{n} has shape {arrays[n].shape}, expected {tuple(shapes[n])}" for n in differ if n not in allowed
+    ]
     if strict and report.missing:
         problems.append(f"missing: {_some(report.missing)}")
     if strict and report.unexpected:
         problems.append(f"unexpected: {_some(report.unexpected)}{_prefix_hint(shapes, report.unexpected)}")
     if shapes and not report.matched and not problems:
-        problems.append(f"none of its {len(given)} names is known here{_prefix_hint(shapes, report.unexpected)}")
+        problems.append(
+            f"none of its {len(given)} names is known here{_prefix_hint(shapes, report.unexpected)}"
+        )
     if problems:
         raise CheckpointError("weights do not fit, nothing was loaded: " + "; ".join(problems))
     return report, {name: arrays[name] for name in report.matched}
@@ -139,7 +147,9 @@ class Summary:
         Totals; multiply-accumulates are those of one sample's forward.
     """
 
-    def __init__(self, rows: list[SummaryRow], input_shape: tuple[int, ...], trainable: int, total: int) -> None:
+    def __init__(
+        self, rows: list[SummaryRow], input_shape: tuple[int, ...], trainable: int, total: int
+    ) -> None:
         self.rows = rows
         self.input_shape = input_shape
         self.trainable = trainable
@@ -148,13 +158,16 @@ class Summary:
 
     def _cells(self) -> list[tuple[str, ...]]:
         head = ("name", "layer", "output", "parameters", "MACs")
-        body = [(r.name, r.layer, "×".join(map(str, r.shape)), _count(r.params), _count(r.macs)) for r in self.rows]
+        body = [
+            (r.name, r.layer, "×".join(map(str, r.shape)), _count(r.params), _count(r.macs))
+            for r in self.rows
+        ]
         return [head, *body]
 
     def _totals(self) -> str:
         return (
-            f"input {'×'.join(map(str, self.input_shape))}, {self.params:,} parameters ({self.trainable:,} trainable), "
-            f"{self.macs:,} multiply-accumulates per sample"
+            f"input {'×'.join(map(str, self.input_shape))}, {self.params:,} parameters "
+            f"({self.trainable:,} trainable), {self.macs:,} multiply-accumulates per sample"
         )
 
     def __repr__(self) -> str:
@@ -171,8 +184,10 @@ class Summary:
     def _repr_html_(self) -> str:
         head, *body = self._cells()
         th = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
-        tr = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in body)
-        return f"<table><thead><tr>{th}</tr></thead><tbody>{tr}</tbody></table><p>{html.escape(self._totals())}</p>"
+        tr = "".join(
+            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in body
+        )
+        return f"<table><tr>{th}</tr>{tr}</table><p>{html.escape(self._totals())}</p>"
 
 
 def _count(n: int) -> str:
@@ -197,7 +212,9 @@ class Net:
     store : _core.Store
     """
 
-    def __init__(self, document: Mapping[str, Any], seed: int | None = 0, *, store: _core.Store | None = None) -> None:
+    def __init__(
+        self, document: Mapping[str, Any], seed: int | None = 0, *, store: _core.Store | None = None
+    ) -> None:
         self.document = dict(document)
         if self.document.get("format") != 1:
             raise CheckpointError(f"graph: format must be 1, got {self.document.get('format')!r}")
@@ -217,7 +234,9 @@ class Net:
         store = _core.Store()
         for name in self.document["order"]:
             if name not in nodes:
-                raise CheckpointError(f"graph: {name!r} is listed among the layers with weights, but no node has that name")
+                raise CheckpointError(
+                    f"graph: {name!r} is listed among the layers with weights, but no node has that name"
+                )
             store.add(name, nodes[name]["layer"], nodes[name]["config"])
         store.seal()
         for name, (kind, arg) in self.document.get("init", {}).items():
@@ -288,11 +307,13 @@ class Net:
         return _KINDS[kind]
 
     def state_dict(self, kind: str = "raw") -> dict[str, NDArray[np.float32]]:
-        """Copies of all weights and buffers by name, in torch's order; ``kind="ema"``: their running averages."""
+        """Copies of all weights and buffers in torch's order; ``kind="ema"``: their running averages."""
         plane = self._plane(kind)
         return {name: self.store.get(name, plane) for name in self._entries}
 
-    def load_state_dict(self, state: Mapping[str, ArrayLike], strict: bool = True, kind: str = "raw") -> LoadReport:
+    def load_state_dict(
+        self, state: Mapping[str, ArrayLike], strict: bool = True, kind: str = "raw"
+    ) -> LoadReport:
         """Takes weights by name; nothing is changed when they do not fit. See `Module.load_state_dict`."""
         plane = self._plane(kind)
         shapes = {e["name"]: e["shape"] for e in self.entries()}
@@ -330,7 +351,8 @@ class Net:
                 heads = sorted({n.rsplit(".", k)[0] for n in names for k in range(1, n.count(".") + 1)})
                 near = difflib.get_close_matches(prefix, heads, 1)
                 raise ValueError(
-                    f"freeze: nothing is called {prefix!r}; " + (f"did you mean {near[0]!r}?" if near else f"there are {_some(heads)}")
+                    f"freeze: nothing is called {prefix!r}; "
+                    + (f"did you mean {near[0]!r}?" if near else f"there are {_some(heads)}")
                 )
             frozen += [n for n in hit if n not in frozen]
         for name in frozen:
@@ -363,7 +385,10 @@ class Net:
             graph = self.graph(a.shape[1:])
             outputs = tuple(np.zeros((0, *graph.shape(v)), np.float32) for v in self.document["outputs"])
         else:
-            outputs = tuple(np.concatenate(column) if len(column) > 1 else column[0] for column in zip(*parts, strict=True))
+            outputs = tuple(
+                np.concatenate(column) if len(column) > 1 else column[0]
+                for column in zip(*parts, strict=True)
+            )
         return outputs[0] if len(outputs) == 1 else outputs
 
     def _plan(self, shape: Sequence[int], n: int, precision: str, kernels: str | None) -> _core.Plan:
@@ -372,7 +397,9 @@ class Net:
         plan = self._plans.get(key)
         if plan is None or plan.batch < batch:
             graph = self.graph(shape)
-            plan = _core.Plan(graph, self.store, batch=batch, precision=precision, kernels=kernels, input_dtype="float32")
+            plan = _core.Plan(
+                graph, self.store, batch=batch, precision=precision, kernels=kernels, input_dtype="float32"
+            )
             self._plans[key] = plan
         return plan
 

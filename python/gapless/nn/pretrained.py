@@ -16,7 +16,7 @@ _OTHERS = ("raw/", "ema/", "optim/", "gapless/")
 
 
 def load_pretrained(net: Net, file: str | Path, num_classes: int | None = None) -> LoadReport:
-    """Takes the weights of a .safetensors file (ours, torchvision's, timm's); the head may be for other classes.
+    """Takes the weights of a .safetensors file (ours or another's); the head may be for other classes.
 
     Parameters
     ----------
@@ -33,7 +33,8 @@ def load_pretrained(net: Net, file: str | Path, num_classes: int | None = None) 
     Raises
     ------
     CheckpointError
-        Anything that is neither taken nor the head: names missing on either side, other shapes, a file that is damaged.
+        Anything that is neither taken nor the head: names missing on either side, other shapes, a file
+        that is damaged.
     """
     if num_classes is not None and num_classes != net.num_classes:
         raise ValueError(f"num_classes is {num_classes}, but the network has {net.num_classes} outputs")
@@ -48,7 +49,8 @@ def load_pretrained(net: Net, file: str | Path, num_classes: int | None = None) 
         layers = {name.rsplit(".", 1)[0] for name in report.reshaped}
         split = [name for name in report.matched if name.rsplit(".", 1)[0] in layers]
         report = report._replace(
-            matched=[n for n in report.matched if n not in split], reshaped=[n for n in shapes if n in split or n in report.reshaped]
+            matched=[n for n in report.matched if n not in split],
+            reshaped=[n for n in shapes if n in split or n in report.reshaped],
         )
     for name in report.matched:
         net.store.set(name, values[name])
@@ -68,7 +70,7 @@ def head_weights(document: Mapping[str, Any], shapes: Mapping[str, Any]) -> list
 
 
 def read_weights(file: str | Path) -> dict[str, Any]:
-    """Plain names of a .safetensors file. A gapless checkpoint is verified whole; its other parts are left out."""
+    """Plain names of a .safetensors file. A gapless checkpoint is verified, its other parts left out."""
     path = Path(file)
     if not path.exists():
         raise CheckpointError(f"pretrained: there is no file {path}")
