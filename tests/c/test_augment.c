@@ -80,6 +80,40 @@ static void resample(const char *set, const gap_image *in, gap_image *out, int64
     gap_free(s.mem);
 }
 
+/* A copy whose memory ends with the last pixel, so that a sanitizer sees a byte read or written beyond it. */
+static gap_image exact(const gap_image *im) {
+    gap_image copy = *im;
+    copy.capacity = (size_t)(im->h * im->w * im->c);
+    copy.data = malloc(copy.capacity);
+    CHECK(copy.data != NULL);
+    memcpy(copy.data, im->data, copy.capacity);
+    return copy;
+}
+
+static void test_augment_no_pixel_beyond_the_picture(void) {
+    for (gap_kernel_set_id id = 0; id < GAP_SET_COUNT; id++) {
+        const gap_kernels *k;
+        if (!gap_kernels_available(id)) continue;
+        CHECK_OK(gap_kernels_find(&k, gap_kernel_set_name(id)));
+        for (int64_t n = 1; n < 40; n++)
+            for (int64_t c = 1; c <= 3; c += 2) {
+                gap_scratch s = {.kernels = k};
+                gap_image in = picture(n, 43 - n, c, (uint32_t)n), from = exact(&in), room = picture(41 - n, n, c, 1), to = exact(&room), want = {0};
+                CHECK_OK(gap_image_resample(&from, &to, 0, 0, n, 43 - n, 41 - n, n, GAP_FILTER_BICUBIC, true, &s));
+                resample("ref", &in, &want, 41 - n, n, GAP_FILTER_BICUBIC);
+                CHECK(same_picture(&to, &want));
+                for (int64_t y = 0; y < n; y++) k->image->mirror_row(from.data + y * (43 - n) * c, in.data + y * (43 - n) * c, 43 - n, c);
+                CHECK(from.data[0] == in.data[(43 - n - 1) * c]);
+                gap_image_free(&in);
+                gap_image_free(&room);
+                gap_image_free(&want);
+                free(from.data);
+                free(to.data);
+                gap_free(s.mem);
+            }
+    }
+}
+
 static void test_augment_every_set_has_the_same_bits(void) {
     static const int64_t sizes[][4] = {{1, 1, 1, 1}, {1, 1, 5, 70}, {3, 50, 40, 2}, {37, 41, 16, 16}, {17, 300, 33, 31}, {90, 5, 4, 200}, {64, 64, 64, 9}};
     for (int i = 0; i < GAP_COUNTOF(sizes); i++)
@@ -332,6 +366,7 @@ static void test_augment_to_float_is_one_fma(void) {
 int main(void) {
     RUN(test_augment_axis_modes);
     RUN(test_augment_exact_functions);
+    RUN(test_augment_no_pixel_beyond_the_picture);
     RUN(test_augment_every_set_has_the_same_bits);
     RUN(test_augment_mirror_every_set_and_width);
     RUN(test_augment_constant_picture_stays_constant);
