@@ -207,7 +207,7 @@ def _by_pillow(data: bytes, max_pixels: int) -> tuple[Image, int]:
         raise DecodeError(f"too many pixels ({e})") from e
     except Exception as e:  # Pillow's readers raise whatever struct, zlib or a bad index gave
         if type(e).__name__ == "UnidentifiedImageError":
-            raise DecodeError(f"not a JPEG, PNG, WebP or BMP picture{_guess(data)}") from e
+            raise DecodeError(_unidentified(data)) from e
         raise DecodeError(f"damaged or truncated ({e or type(e).__name__})") from e
     return _upright(pixels, exif, flags | more)
 
@@ -244,6 +244,13 @@ def _pixels(im: Any, deep: bool) -> tuple[Image, int]:
 def _on_white(color: Image, alpha: Image) -> Image:
     a = alpha.astype(np.uint32)
     return ((color * a + 255 * (255 - a) + 127) // 255).astype(np.uint8)
+
+
+def _unidentified(data: bytes) -> str:
+    for start, what in ((b"\xff\xd8", "JPEG"), (b"\x89PNG", "PNG"), (b"RIFF", "WebP"), (b"BM", "BMP")):
+        if data.startswith(start):
+            return f"damaged or truncated: the head of a {what} and no more that can be read"
+    return f"not a JPEG, PNG, WebP or BMP picture{_guess(data)}"
 
 
 def _guess(data: bytes) -> str:

@@ -121,7 +121,7 @@ class Loader:
     >>> with Loader(data, data.splits["val"], None, 100) as batches:
     ...     sizes = [len(b) for b in batches]
     >>> sizes, sum(sizes) == len(data.splits["val"])
-    ([100, 100, 100, 60], True)
+    ([100, 100, 100, 59], True)
     """
 
     def __init__(

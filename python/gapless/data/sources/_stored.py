@@ -1,7 +1,7 @@
 """Reads arrays, texts, numbers, lists and dicts out of Python's object streams, and nothing else.
 
 CIFAR's "python version" comes in that format. Python's own reader calls whatever a file names; this one is a
-table of the opcodes that build plain data. A file may name only the three things of which NumPy arrays are
+table of the opcodes that build plain data. A file may name only the few things of which NumPy arrays are
 made, and naming them runs our own code, not what the name means elsewhere. Anything else is refused.
 """
 
@@ -51,6 +51,8 @@ _NAMES = {
     "numpy.ndarray": "ndarray",
     "numpy.dtype": "dtype",
     "_codecs.encode": "encode",
+    "__builtin__.bytes": "bytes",  # how old versions of the format write b""
+    "builtins.bytes": "bytes",
 }
 
 
@@ -220,6 +222,12 @@ def _encode(text: Any, codec: Any) -> bytes:
     return text.encode("latin-1")
 
 
+def _no_bytes(*args: Any) -> bytes:
+    if args:
+        raise _RefusedError("a call of bytes")
+    return b""
+
+
 def _fill(_version: Any, shape: Any, dtype: Any, fortran: Any, content: Any) -> np.ndarray[Any, Any]:
     if isinstance(content, str):  # written by Python 2, read as text
         content = content.encode("latin-1")
@@ -246,6 +254,7 @@ _CALLS: dict[str, Callable[..., Any]] = {
     "frombuffer": _from_bytes,
     "dtype": _dtype,
     "encode": _encode,
+    "bytes": _no_bytes,
 }
 
 
