@@ -97,6 +97,7 @@ class Trainer:
         self.history: list[dict[str, Any]] = []
         self.records: dict[str, EvalRecord] = {}
         self.callbacks: tuple[Any, ...] = ()
+        self._first: Any = None  # drawn when the epoch is over: a picture takes longer than a step
         self._last_lr = float(recipe["optimizer"]["lr"])
         self._saved_at = self._began = time.monotonic()
 
@@ -207,7 +208,7 @@ class Trainer:
             self.files.event("warning", text=line)
 
     def _expected(self) -> float:
-        """Seconds to go, from two evaluation passes over an empty batch (a step costs about three)."""
+        """Seconds to go, roughly: from two evaluation passes over a blank batch; a step costs about four."""
         c, h, w = self.net.input_shape
         n = min(self.scorer.batch_size, 32)
         blank = np.zeros((n, h, w, c), np.uint8)
@@ -216,10 +217,10 @@ class Trainer:
             began = time.perf_counter()
             self.scorer.plan.evaluate(blank, np.zeros(n, np.int64))
             took = min(took, time.perf_counter() - began)
-        images = (self.total - self.position.step) * self.recipe["batch_size"] * 3
-        evaluations = -(-(self.recipe["epochs"] - self.position.epoch) // self.recipe["eval_every"])
-        images += evaluations * sum(len(v) for v in self.lists.values())
-        return float(took / n * images)
+        epochs = self.recipe["epochs"] - self.position.epoch
+        images = (self.total - self.position.step) * self.recipe["batch_size"] * 4
+        images += epochs // self.recipe["eval_every"] * sum(len(v) for v in self.lists.values())
+        return float(took / n * images) + 0.2 * epochs
 
     def _epoch(self) -> None:
         p = self.position
@@ -258,7 +259,7 @@ class Trainer:
         p = self.position
         began = time.monotonic()
         if p.step == 0:
-            pictures.draw_batch(self, batch)
+            self._first = batch
         lr = float(self.schedule.value(p.step, self.batches, self.total, self.recipe["optimizer"]["lr"]))
         self._hyper[:, self._lr_column] = self._last_lr = lr
         decay = ema.decay_at(*self.ema, p.step + 1) if self.ema else -1.0
@@ -334,6 +335,9 @@ class Trainer:
         self.files.history(self.history)
         self.files.event("epoch", **row)
         self.console.say(epoch_line(row, epochs))
+        if p.epoch == 1 and epochs > 1:
+            self.console.say(f"about {_span((epochs - 1) * self._elapsed())} to go")
+        self._draw_first()
         if due:
             for record in self.records.values():
                 self._call("on_eval", record)
@@ -367,6 +371,11 @@ class Trainer:
         self._observe(records)
         self.records = records
         return improved
+
+    def _draw_first(self) -> None:
+        if self._first is not None:
+            pictures.draw_batch(self, self._first)
+            self._first = None
 
     def _observe(self, records: Mapping[str, EvalRecord]) -> None:
         if isinstance(self.schedule, ReduceOnPlateau):
@@ -418,6 +427,7 @@ class Trainer:
         self._save("last")
         self.files.history(self.history)
         self.files.samples(self.samples, [self.data.ids[i] for i in self.index])
+        self._draw_first()
         self.files.event("interrupted", epoch=p.epoch, batch=p.batch, step=p.step)
         last = self.folder / "last.safetensors"
         self.console.say(f"interrupted at step {p.step} of {self.total}; saved and verified: {last}")

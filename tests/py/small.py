@@ -1,0 +1,65 @@
+"""A small net and a small recipe on digits, for tests that train: an epoch takes a fraction of a second."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gapless as gl
+from gapless import nn
+
+
+class Tiny(nn.Module):
+    """Two convolutions with BatchNorm; 8×8 grey in, 10 classes out."""
+
+    def __init__(self, num_classes: int = 10, channels: int = 1) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, 8, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(8)
+        self.conv2 = nn.Conv2d(8, 16, 3, stride=2, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(16)
+        self.relu, self.pool, self.flat = nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+        self.fc = nn.Linear(16, num_classes)
+
+    def forward(self, x: Any) -> Any:
+        x = self.relu(self.bn1(self.conv1(x)))
+        x = self.relu(self.bn2(self.conv2(x)))
+        return self.fc(self.flat(self.pool(x)))
+
+
+def recipe(**change: Any) -> gl.Recipe:
+    """Two epochs on digits."""
+    given: dict[str, Any] = {
+        "data": "digits",
+        "model": Tiny(),
+        "epochs": 2,
+        "batch_size": 64,
+        "clean_samples": 100,
+    }
+    return gl.Recipe(**{**given, **change})
+
+
+def train(out: Path, callbacks: Any = (), **change: Any) -> gl.Run:
+    """A quiet run."""
+    return gl.train(recipe(**change), out=out, callbacks=callbacks, verbose=0)
+
+
+def digest(path: Path | None) -> str:
+    """Of everything in a checkpoint that decides what follows: weights, average, slots, position, samples'
+    losses."""
+    import hashlib
+
+    from gapless import checkpoint
+
+    assert path is not None
+    saved = checkpoint.read(path)
+    h = hashlib.sha256()
+    for name in sorted(saved.tensors):
+        h.update(name.encode() + saved.tensors[name].tobytes())
+    state = {k: v for k, v in saved.state.items() if k not in ("seconds", "training_seconds", "versions")}
+    h.update(repr(sorted(state.items())).encode())
+    rows = [
+        {k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in saved.history
+    ]
+    h.update(repr(rows).encode())
+    return h.hexdigest()
