@@ -48,7 +48,7 @@ def image_folder(
 
 
 class Plain:
-    """A pipeline that crops to a size from the top left, and adds what depends on id, epoch and seed to pixel 0."""
+    """A pipeline that crops from the top left, and writes what depends on id, epoch and seed into pixel 0."""
 
     def __init__(self, size: int = 8) -> None:
         self.size = size

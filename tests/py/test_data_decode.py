@@ -111,7 +111,8 @@ def test_exif_orientation_is_applied(orientation, kind):
 
 @pytest.mark.parametrize(
     "exif",
-    [b"", b"Exif\0\0", b"Exif\0\0II*\0", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff\x01",
+    [b"", b"Exif\0\0", b"Exif\0\0II*\0", b"Exif\0\0II*\0\xff\xff\xff\xff",
+     b"Exif\0\0MM\0*\0\0\0\x08\xff\xff\x01",
      b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x09\0\0\0"],
 )  # fmt: skip
 def test_senseless_exif_means_upright(exif):

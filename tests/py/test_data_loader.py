@@ -119,7 +119,7 @@ def test_error_of_a_pipeline_reaches_the_consumer(files):
             return Plain().run(images, ids, epoch, seed)
 
     seen = []
-    with pytest.raises(ZeroDivisionError, match="in the pipeline"):
+    with pytest.raises(ZeroDivisionError, match="in the pipeline"):  # noqa: PT012
         for batch in gd.Loader(files, range(40), Bad(), 10, threads=2):
             seen += batch.ids.tolist()
     assert seen == list(range(10))
@@ -210,7 +210,7 @@ def test_forgotten_loader_ends_its_threads(files):
 
 
 def test_exception_in_the_loop_ends_the_threads(files):
-    with (
+    with (  # noqa: PT012
         pytest.raises(RuntimeError, match="in the loop"),
         gd.Loader(files, range(40), Plain(), 2, threads=3) as loader,
     ):
@@ -274,7 +274,10 @@ def test_fork_before_and_within_loading(files):
 
 def test_process_ends_with_a_loader_left_open(tmp_path):
     image_folder(tmp_path, {"a": 10, "b": 10})
-    code = f"import gapless.data as gd; d = gd.folder({str(tmp_path)!r}); l = gd.Loader(d, range(20), None, 2); next(l); print('end')"
+    code = (
+        f"import gapless.data as gd; d = gd.folder({str(tmp_path)!r}); "
+        "l = gd.Loader(d, range(20), None, 2); next(l); print('end')"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
     )

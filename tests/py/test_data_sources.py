@@ -1,4 +1,4 @@
-"""gapless.data's sources: folders, lists, arrays, digits, IDX, CIFAR, the caller's own code; and opening by a spec."""
+"""gapless.data's sources (folders, lists, arrays, digits, IDX, CIFAR, the caller's code) and specs."""
 
 from __future__ import annotations
 
@@ -371,7 +371,7 @@ def test_arrays_with_splits_of_their_own():
     assert {k: len(v) for k, v in data.splits.items()} == {"train": 8, "val": 4}
     assert data.ids[8] == "val/0"
     assert np.array_equal(data.load(9)[:, :, 0], x[9])
-    with pytest.raises(DataError, match="from_|arrays\\(…\\)"):
+    with pytest.raises(DataError, match=r"arrays\(…\)"):
         gd.open(data.spec)
 
 
@@ -533,7 +533,7 @@ def test_cifar100(tmp_path):
 
 class _Evil:
     def __reduce__(self):
-        return (os.system, ("touch /tmp/gapless-was-here",))
+        return (os.system, ("touch gapless-was-here",))
 
 
 class _Slots:
@@ -555,18 +555,21 @@ class _Slots:
     ],
 )
 @pytest.mark.parametrize("protocol", [0, 2, 4, 5])
-def test_stored_objects_that_could_run_are_refused(thing, protocol):
+def test_stored_objects_that_could_run_are_refused(thing, protocol, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     try:
         stream = pickle.dumps(thing, protocol=protocol)
     except (TypeError, pickle.PicklingError):
         pytest.skip("not written in this version")
-    with pytest.raises(DataError, match="x: (refused|damaged)"):
+    with pytest.raises(DataError, match=r"x: (refused|damaged)"):
         read_stored(stream, "x")
+    assert not os.listdir(tmp_path)
 
 
 @pytest.mark.parametrize("value", [
-    None, True, 1, -5, 1 << 40, -(1 << 70), 2.5, "text", "中", b"bytes", [1, [2, "x"]], (1, (2,)), {"a": {"b": [1, 2.5, None]}},
-    np.arange(12, dtype=np.int32).reshape(3, 4), np.asfortranarray(np.arange(6.0).reshape(2, 3)), np.zeros((0, 3), np.uint8),
+    None, True, 1, -5, 1 << 40, -(1 << 70), 2.5, "text", "中", b"bytes", [1, [2, "x"]], (1, (2,)),
+    {"a": {"b": [1, 2.5, None]}}, np.arange(12, dtype=np.int32).reshape(3, 4),
+    np.asfortranarray(np.arange(6.0).reshape(2, 3)), np.zeros((0, 3), np.uint8),
     np.arange(5, dtype=">i4"), bytearray(b"x"), list(range(1000)), {str(k): k for k in range(300)},
 ])  # fmt: skip
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
@@ -590,10 +593,10 @@ def test_stored_streams_that_never_end_or_are_damaged():
         )
         + b"."
     )
-    with pytest.raises(DataError, match="x: (refused|damaged)"):
+    with pytest.raises(DataError, match=r"x: (refused|damaged)"):
         read_stored(laughs, "x")
     loop = b"]q\x00h\x00a."
-    with pytest.raises(DataError, match="x: (refused|damaged)"):
+    with pytest.raises(DataError, match=r"x: (refused|damaged)"):
         read_stored(loop, "x")
     whole = pickle.dumps({"data": np.arange(50, dtype=np.uint8), "labels": list(range(20))}, protocol=2)
     for n in range(len(whole)):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from gapless.data.dataset import Data, DataWarning, Unreadable
 from gapless.data.loader import Batch, Loader, PixelCache
-from gapless.data.opening import check_spec, open, resolve
+from gapless.data.opening import SPEC_KEYS, check_spec, open, resolve
 from gapless.data.sources.arrays import arrays
 from gapless.data.sources.callable import from_callable, from_object
 from gapless.data.sources.cifar import cifar
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from gapless.data.pipeline import Pipeline
 
 __all__ = [
+    "SPEC_KEYS",
     "Batch",
     "Data",
     "DataWarning",

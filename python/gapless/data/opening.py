@@ -14,9 +14,11 @@ from gapless.data.dataset import Data, assemble
 from gapless.data.sources import LIVE, MODULES
 from gapless.errors import DataError, RecipeError
 
-__all__ = ["check_spec", "open", "resolve"]
+__all__ = ["SPEC_KEYS", "check_spec", "open", "resolve"]
 
 _COMMON = ("split", "val", "group_by", "seed", "channels", "on_unreadable", "max_pixels")
+_SOURCE_OPTIONS = ("classes", "root", "encoding", "path_column", "label_column", "delimiter")
+SPEC_KEYS = (*MODULES, *LIVE, *_COMMON, *_SOURCE_OPTIONS)  # every key that some spec may have
 _PATHS = ("folder", "list", "idx", "cifar", "root")
 
 
