@@ -31,10 +31,7 @@ void gap_plan_context(const gap_plan *p, int k, const gap_plan_call *call, gap_p
     ctx->n = call->n, ctx->capacity = p->opt.capacity, ctx->training = p->opt.training, ctx->kernels = p->opt.kernels;
     ctx->seed = call->seed, ctx->epoch = call->epoch, ctx->ids = call->ids;
     for (int j = 0; j < op->n_in; j++) ctx->in[j] = needs >> j & 1 ? value_at(p, call, op->in[j]) : NULL;
-    for (int j = 0; j < op->n_out; j++) {
-        bool alive = (needs & GAP_NEED_OUT) || (phase == GAP_PHASE_COMMIT && op->out_desc[j].per_batch);
-        ctx->out[j] = alive ? at(p, p->value[op->out[j]].data) : NULL;
-    }
+    for (int j = 0; j < op->n_out; j++) ctx->out[j] = needs & GAP_NEED_OUT ? at(p, p->value[op->out[j]].data) : NULL;
     for (int j = 0; j < op->n_weights; j++) ctx->weight[j] = gap_store_data(p->store, GAP_PLANE_MASTER, op->weight[j]);
     if (phase != GAP_PHASE_COMMIT) ctx->workspace = at(p, back ? place->workspace_back : place->workspace);
     if (phase != GAP_PHASE_DERIVE) ctx->saved = at(p, place->saved);

@@ -95,7 +95,7 @@ static void find_last_reads(layout *l) {
     gap_plan *p = l->p;
     for (int k = 0; k < l->n_ops; k++) {
         const gap_op *op = &p->list.op[k];
-        bool active = p->op[k].active, commits = p->opt.training && op->def->commit != NULL;
+        bool active = p->op[k].active;
         for (int j = 0; j < op->n_in; j++) {
             reach(l, op->in[j], k);
             if (active && (op->def->backward_needs >> j & 1)) reach(l, op->in[j], backward_time(l, k));
@@ -103,7 +103,6 @@ static void find_last_reads(layout *l) {
         for (int j = 0; j < op->n_out; j++) {
             reach(l, op->out[j], k);
             if (active && (op->def->backward_needs & GAP_NEED_OUT)) reach(l, op->out[j], backward_time(l, k));
-            if (commits && op->out_desc[j].per_batch) reach(l, op->out[j], end_time(l)); /* they are checked before the commit */
         }
     }
     for (int k = 0; k < p->graph->n_outputs; k++) reach(l, p->output[k], l->n_ops);

@@ -20,6 +20,7 @@ void gap_plan_free(gap_plan *p) {
     gap_free(p->range);
     gap_free(p->range_sum);
     gap_free(p->range_bad);
+    gap_free(p->kept);
     gap_free(p->loss);
     gap_free(p->pred);
     gap_free(p);
@@ -87,12 +88,16 @@ static gap_status make_slots(gap_plan *p) {
 
 static gap_status allocate(gap_plan *p) {
     gap_status st = GAP_OK;
+    size_t buffers = 0; /* floats */
     GAP_TRY(gap_alloc(&p->arena, p->arena_bytes, 1));
     GAP_TRY(GAP_NEW_ARRAY(p->loss, p->opt.capacity));
     GAP_TRY(GAP_NEW_ARRAY(p->pred, p->opt.capacity));
     if (!p->opt.training) return GAP_OK;
     GAP_TRY(GAP_NEW_ARRAY(p->gradient, p->store->floats));
     GAP_TRY(cut_ranges(p));
+    for (int k = 0; k < p->store->n_entries; k++)
+        if (p->store->entry[k].decl.kind == GAP_WEIGHT_BUFFER) buffers += p->store->entry[k].count;
+    GAP_TRY(GAP_NEW_ARRAY(p->kept, buffers));
     GAP_TRY(make_slots(p));
 done:
     return st;

@@ -48,6 +48,7 @@ struct gap_plan {
     gap_plan_range *range;          /* over the entries that learn */
     double *range_sum;              /* (n_ranges) squares */
     int *range_bad;                 /* (n_ranges) holds something not finite */
+    float *kept;                    /* the store's buffers as they were before a commit */
     float *loss;                    /* (capacity) */
     int32_t *pred;                  /* (capacity) */
     uint64_t derived_version;       /* of the store when `derived` was last made; 0: never */
@@ -74,10 +75,10 @@ GAP_MUST_USE gap_status gap_plan_run_forward(gap_plan *p, const gap_plan_call *c
 GAP_MUST_USE gap_status gap_plan_run_loss(gap_plan *p, const gap_plan_call *call, const gap_targets *y, double *mean);
 GAP_MUST_USE gap_status gap_plan_run_backward(gap_plan *p, const gap_plan_call *call);
 
-/* update.c: everything after backward. Checks write nothing; gap_plan_update alone moves the store. */
+/* update.c: everything after backward. gap_plan_update alone moves the store, whole or not at all. */
 GAP_MUST_USE gap_status gap_plan_check_args(const gap_plan *p, const gap_step_args *args);
 GAP_MUST_USE gap_status gap_plan_check_loss(const gap_plan *p, const gap_plan_call *call, double mean);
-/* Gradients and batch statistics. norm not NULL: also the gradient's global L2 norm. */
+/* norm not NULL: also the gradient's global L2 norm. */
 GAP_MUST_USE gap_status gap_plan_check_finite(gap_plan *p, const gap_plan_call *call, double *norm);
 GAP_MUST_USE gap_status gap_plan_clip(gap_plan *p, double norm, double bound);
 GAP_MUST_USE gap_status gap_plan_update(gap_plan *p, const gap_plan_call *call, const gap_step_args *args);

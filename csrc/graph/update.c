@@ -83,23 +83,6 @@ static void check_chunk(void *arg, int64_t chunk, int thread) {
     if (job->squares) job->p->range_sum[chunk] = sum_of_squares(g, r->count);
 }
 
-/* Running statistics are about to move towards these. */
-static gap_status check_statistics(gap_plan *p, const gap_plan_call *call) {
-    char ids[96];
-    for (int k = 0; k < p->list.n_ops; k++) {
-        const gap_op *op = &p->list.op[k];
-        gap_op_ctx ctx;
-        if (op->def->commit == NULL) continue;
-        gap_plan_context(p, k, call, GAP_PHASE_COMMIT, &ctx);
-        for (int j = 0; j < op->n_out; j++)
-            if (ctx.out[j] != NULL && op->out_desc[j].dtype == GAP_F32 &&
-                holds_nonfinite(ctx.out[j], (size_t)gap_desc_stored(&op->out_desc[j])))
-                return gap_fail(GAP_ERR_NONFINITE, "epoch %lld, step %lld: the batch's statistics in %s are not finite (%s)",
-                                (long long)call->epoch, (long long)call->step, op->layer, ids_text(call, ids));
-    }
-    return GAP_OK;
-}
-
 gap_status gap_plan_check_finite(gap_plan *p, const gap_plan_call *call, double *norm) {
     check_job job = {p, norm != NULL};
     char ids[96];
@@ -114,7 +97,7 @@ gap_status gap_plan_check_finite(gap_plan *p, const gap_plan_call *call, double 
         last = k;
     }
     if (norm != NULL) *norm = sqrt(sum);
-    if (last < 0) return check_statistics(p, call);
+    if (last < 0) return GAP_OK;
     /* The last of them: backward made it first, so that is where it began. */
     return gap_fail(GAP_ERR_NONFINITE, "epoch %lld, step %lld: the gradient of %s is not finite (%d of this step's gradient tensors; %s)",
                     (long long)call->epoch, (long long)call->step, p->store->entry[p->range[last].entry].name, bad, ids_text(call, ids));
@@ -146,6 +129,7 @@ typedef struct {
     float *master, *ema;                 /* (store->floats) */
     float *slot[GAP_OPTIM_MAX_SLOTS];
     float ema_move;                      /* 1 - decay */
+    bool ema_fresh;                      /* this step made the plane */
     gap_status st;
 } update_job;
 
@@ -191,23 +175,59 @@ static gap_status prepare_update(update_job *job) {
     for (int k = 0; st == GAP_OK && k < p->opt.optimizer->n_slots; k++)
         st = gap_store_plane(p->store, (gap_plane)(GAP_PLANE_SLOT0 + k), &job->slot[k]);
     if (st != GAP_OK || job->args->ema_decay < 0) return st;
-    bool fresh = p->store->plane[GAP_PLANE_EMA] == NULL;
+    job->ema_fresh = p->store->plane[GAP_PLANE_EMA] == NULL;
     st = gap_store_plane(p->store, GAP_PLANE_EMA, &job->ema);
-    if (st == GAP_OK && fresh) memcpy(job->ema, job->master, p->store->floats * sizeof *job->ema);
+    if (st == GAP_OK && job->ema_fresh) memcpy(job->ema, job->master, p->store->floats * sizeof *job->ema);
     job->ema_move = (float)(1.0 - job->args->ema_decay);
+    return st;
+}
+
+/* Copies every buffer of the store to the plan, or back. */
+static void keep_buffers(update_job *job, bool back) {
+    float *kept = job->p->kept; /* the buffers, one after the other */
+    for (int k = 0; k < job->p->store->n_entries; k++) {
+        const gap_entry *e = &job->p->store->entry[k];
+        if (e->decl.kind != GAP_WEIGHT_BUFFER) continue;
+        float *buffer = job->master + e->offset;
+        memcpy(back ? buffer : kept, back ? kept : buffer, e->count * sizeof *kept);
+        kept += e->count;
+    }
+}
+
+/* The running statistics may overflow where neither loss nor gradients did; only moving them shows it. */
+static gap_status check_buffers(const update_job *job) {
+    char ids[96];
+    for (int k = 0; k < job->p->store->n_entries; k++) {
+        const gap_entry *e = &job->p->store->entry[k];
+        if (e->decl.kind == GAP_WEIGHT_BUFFER && holds_nonfinite(job->master + e->offset, e->count))
+            return gap_fail(GAP_ERR_NONFINITE, "epoch %lld, step %lld: the batch's statistics would make %s not finite (%s)",
+                            (long long)job->call->epoch, (long long)job->call->step, e->name, ids_text(job->call, ids));
+    }
+    return GAP_OK;
+}
+
+static gap_status move_buffers(update_job *job) {
+    keep_buffers(job, false);
+    gap_status st = gap_parallel(1, commit_all, job);
+    if (st == GAP_OK) st = job->st;
+    if (st == GAP_OK) st = check_buffers(job);
+    if (st != GAP_OK) keep_buffers(job, true);
     return st;
 }
 
 static gap_status write_all(update_job *job) {
     gap_plan *p = job->p;
     gap_store *s = p->store;
-    gap_status st = gap_parallel(1, commit_all, job);
-    if (st == GAP_OK) st = job->st;
-    if (st == GAP_OK) st = gap_parallel(p->n_ranges, optimize_chunk, job);
-    for (int k = 0; st == GAP_OK && k < s->n_entries; k++) s->entry[k].updates += p->learns[k];
+    gap_status st = move_buffers(job);
+    if (st != GAP_OK) { /* nothing was written */
+        if (job->ema_fresh) gap_buf_unref(&s->plane[GAP_PLANE_EMA]);
+        return st;
+    }
+    s->version++;
+    st = gap_parallel(p->n_ranges, optimize_chunk, job);
+    for (int k = 0; k < s->n_entries; k++) s->entry[k].updates += p->learns[k];
     if (st == GAP_OK && job->ema != NULL)
         st = gap_parallel((int64_t)((s->floats + GAP_UPDATE_CHUNK - 1) / GAP_UPDATE_CHUNK), ema_chunk, job);
-    s->version++;
     return st;
 }
 
