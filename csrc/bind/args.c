@@ -129,7 +129,26 @@ static int read_number(const gap_param *p, PyObject *o, double *out) {
     return got;
 }
 
-static int parse_numbers(const char *owner, const gap_param *p, PyObject *o, gap_value *v) {
+/* A list that is longer than a value can hold lies in a bytes object that `keep` owns. */
+static double *long_list(const char *owner, const gap_param *p, Py_ssize_t n, PyObject *keep, gap_value *v) {
+    Py_ssize_t most = p->max_n > 0 ? p->max_n : GAP_FLOATS_MAX;
+    if (n > most || keep == NULL) {
+        PyErr_Format(PyExc_ValueError, "%s: %s must hold at most %zd numbers, got %zd", owner, p->name,
+                     keep == NULL ? (Py_ssize_t)GAP_FLOATS_MAX : most, n);
+        return NULL;
+    }
+    PyObject *memory = PyBytes_FromStringAndSize(NULL, n * (Py_ssize_t)sizeof(double));
+    if (memory == NULL || PyList_Append(keep, memory) < 0) {
+        Py_XDECREF(memory);
+        return NULL;
+    }
+    double *list = (double *)(void *)PyBytes_AS_STRING(memory);
+    Py_DECREF(memory); /* the list has it */
+    v->list = list;
+    return list;
+}
+
+static int parse_numbers(const char *owner, const gap_param *p, PyObject *o, PyObject *keep, gap_value *v) {
     const char *expected = p->kind == GAP_FLOATS ? "a number or a sequence of numbers" : "an int or a sequence of ints";
     int got = PySequence_Check(o) ? 0 : read_number(p, o, &v->f[0]);
     v->n = 1;
@@ -138,21 +157,18 @@ static int parse_numbers(const char *owner, const gap_param *p, PyObject *o, gap
     PyObject *seq = PySequence_Fast(o, expected);
     if (seq == NULL) return -1;
     Py_ssize_t n = PySequence_Fast_GET_SIZE(seq);
-    if (n > GAP_FLOATS_MAX) {
-        PyErr_Format(PyExc_ValueError, "%s: %s must hold at most %d numbers, got %zd", owner, p->name, GAP_FLOATS_MAX, n);
-        Py_DECREF(seq);
-        return -1;
-    }
+    double *to = n <= GAP_FLOATS_MAX ? v->f : long_list(owner, p, n, keep, v);
+    got = to != NULL ? 1 : -1;
     v->n = (int)n;
     for (Py_ssize_t k = 0; k < n && got >= 0; k++) {
-        got = read_number(p, PySequence_Fast_GET_ITEM(seq, k), &v->f[k]);
+        got = read_number(p, PySequence_Fast_GET_ITEM(seq, k), &to[k]);
         if (got == 0) got = wrong_type(owner, p, expected, o);
     }
     Py_DECREF(seq);
     return got < 0 ? -1 : 0;
 }
 
-static int parse_value(const char *owner, const gap_param *p, PyObject *o, gap_value *v) {
+static int parse_value(const char *owner, const gap_param *p, PyObject *o, PyObject *keep, gap_value *v) {
     memset(v, 0, sizeof *v);
     if (o == Py_None) {
         if (!p->optional) return wrong_type(owner, p, "given", o);
@@ -179,13 +195,18 @@ static int parse_value(const char *owner, const gap_param *p, PyObject *o, gap_v
     case GAP_PAIR: return parse_pair(owner, p, o, v);
     case GAP_ENUM: return parse_enum(owner, p, o, v);
     case GAP_FLOATS:
-    case GAP_INTS: return parse_numbers(owner, p, o, v);
+    case GAP_INTS: return parse_numbers(owner, p, o, keep, v);
     }
     if (got == 0) return wrong_type(owner, p, expected, o);
     return got < 0 ? -1 : 0;
 }
 
 int gap_bind_config_parse(const char *owner, const gap_param *params, int n_params, PyObject *config, gap_value *out) {
+    return gap_bind_config_parse_keep(owner, params, n_params, config, NULL, out);
+}
+
+int gap_bind_config_parse_keep(const char *owner, const gap_param *params, int n_params, PyObject *config, PyObject *keep,
+                               gap_value *out) {
     gap_config_defaults(params, n_params, out);
     if (config != Py_None && !PyDict_Check(config)) {
         PyErr_Format(PyExc_TypeError, "%s: config must be a dict, got %s", owner, Py_TYPE(config)->tp_name);
@@ -202,7 +223,7 @@ int gap_bind_config_parse(const char *owner, const gap_param *params, int n_para
         int k = 0;
         while (k < n_params && strcmp(params[k].name, name) != 0) k++;
         if (k == n_params) return unknown_parameter(owner, name, params, n_params);
-        if (parse_value(owner, &params[k], value, &out[k]) < 0) return -1;
+        if (parse_value(owner, &params[k], value, keep, &out[k]) < 0) return -1;
     }
     gap_status st = gap_config_check(owner, params, n_params, out);
     if (st != GAP_OK) gap_bind_raise(st);
@@ -231,10 +252,10 @@ PyObject *gap_bind_value_object(const gap_param *p, const gap_value *v) {
     case GAP_ENUM: return PyUnicode_FromString(p->choices[v->i]);
     case GAP_FLOATS: /* one number is given back as one number, so that 256 does not become (256,) in a recipe */
         if (v->n == 1) return PyFloat_FromDouble(v->f[0]);
-        return numbers_tuple(p, v->f, v->n);
+        return numbers_tuple(p, gap_value_floats(v), v->n);
     case GAP_INTS:
         if (v->n == 1) return PyLong_FromLongLong((long long)v->f[0]);
-        return numbers_tuple(p, v->f, v->n);
+        return numbers_tuple(p, gap_value_floats(v), v->n);
     }
     PyErr_Format(PyExc_SystemError, "%s: unknown kind of parameter", p->name);
     return NULL;

@@ -43,6 +43,9 @@ int gap_bind_end(gap_bind_call *call, gap_status st);
 /* ---- args.c: a config (a dict, or None for all defaults) <-> gap_value rows ---- */
 /* Fills out[0..n_params) from `config` over the defaults and checks ranges. -1 with an exception set. `owner` starts messages. */
 int gap_bind_config_parse(const char *owner, const gap_param *params, int n_params, PyObject *config, gap_value *out);
+/* As above; lists longer than GAP_FLOATS_MAX (class weights) are put into `keep`, a Python list that must outlive the values. */
+int gap_bind_config_parse_keep(const char *owner, const gap_param *params, int n_params, PyObject *config, PyObject *keep,
+                               gap_value *out);
 /* New dict of all params. */
 PyObject *gap_bind_config_dict(const gap_param *params, int n_params, const gap_value *v);
 /* New reference: one value as Python spells it (None, number, bool, tuple, str). */

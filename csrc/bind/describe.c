@@ -191,12 +191,15 @@ static int check_rest(const char *family, const char *name, const gap_value *v) 
 PyObject *gap_bind_check_config(PyObject *module, PyObject *args) {
     (void)module;
     const char *family, *name;
-    PyObject *config;
+    PyObject *config, *result = NULL;
     table_row row;
     gap_value v[GAP_PARAM_MAX];
     if (!PyArg_ParseTuple(args, "ssO:check_config", &family, &name, &config)) return NULL;
     if (!find_row(family, name, &row)) return PyErr_Format(PyExc_ValueError, "%s: there is no '%s'", family, name);
-    if (gap_bind_config_parse(row.name, row.params, row.n_params, config, v) < 0) return NULL;
-    if (check_rest(family, name, v) < 0) return NULL;
-    return gap_bind_config_dict(row.params, row.n_params, v);
+    PyObject *keep = PyList_New(0);
+    if (keep != NULL && gap_bind_config_parse_keep(row.name, row.params, row.n_params, config, keep, v) == 0 &&
+        check_rest(family, name, v) == 0)
+        result = gap_bind_config_dict(row.params, row.n_params, v);
+    Py_XDECREF(keep);
+    return result;
 }

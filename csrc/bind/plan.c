@@ -9,6 +9,7 @@ typedef struct {
     gap_plan *plan;
     gap_graph_object *graph; /* strong: the plan borrows what they own */
     gap_store_object *store;
+    PyObject *keep;          /* list: what the loss's long lists point into */
     const gap_kernels *kernels;
     gap_dtype input_dtype;
     int64_t capacity;
@@ -74,7 +75,7 @@ static int parse_choice(const char *name, const char *text, const char *a, const
     return -1;
 }
 
-static int parse_loss(PyObject *loss, gap_plan_options *o) {
+static int parse_loss(PyObject *loss, PyObject *keep, gap_plan_options *o) {
     const char *name;
     PyObject *config;
     if (loss == Py_None) return 0;
@@ -87,11 +88,11 @@ static int parse_loss(PyObject *loss, gap_plan_options *o) {
         PyErr_Format(PyExc_ValueError, "Plan: there is no loss '%s'", name);
         return -1;
     }
-    return gap_bind_config_parse(o->loss->name, o->loss->params, o->loss->n_params, config, o->loss_cfg);
+    return gap_bind_config_parse_keep(o->loss->name, o->loss->params, o->loss->n_params, config, keep, o->loss_cfg);
 }
 
 static int parse_options(PyObject *args, PyObject *kwargs, gap_bind_state *state, gap_plan_options *o, PyObject **graph,
-                         PyObject **store) {
+                         PyObject **store, PyObject *keep) {
     static char *keys[] = {"graph", "store", "batch", "training", "precision", "kernels", "mean", "std", "input_dtype", "loss",
                            "optimizer", NULL};
     const char *precision = "fast", *kernels = NULL, *dtype = "uint8", *optimizer = NULL;
@@ -113,7 +114,7 @@ static int parse_options(PyObject *args, PyObject *kwargs, gap_bind_state *state
     o->input_dtype = is_float ? GAP_F32 : GAP_U8;
     const gap_desc *input = &((gap_graph_object *)*graph)->graph->input;
     if (gap_bind_input_attr("Plan", mean, std, input->ndim == 3 ? input->dim[0] : 0, o->input_dtype, &o->input) < 0) return -1;
-    if (parse_loss(loss, o) < 0) return -1;
+    if (parse_loss(loss, keep, o) < 0) return -1;
     if (optimizer != NULL && (o->optimizer = gap_optimizer_find(optimizer)) == NULL) {
         PyErr_Format(PyExc_ValueError, "Plan: there is no optimizer '%s'", optimizer);
         return -1;
@@ -123,30 +124,36 @@ static int parse_options(PyObject *args, PyObject *kwargs, gap_bind_state *state
     return st == GAP_OK ? 0 : -1;
 }
 
+static int compile(gap_plan_object *self, const gap_plan_options *o) {
+    gap_bind_call call;
+    if (enter(self, true) < 0) return -1;
+    gap_bind_begin(&call);
+    gap_status st = gap_plan_new(&self->plan, self->graph->graph, self->store->store, o);
+    int failed = gap_bind_end(&call, st);
+    leave(self, true);
+    if (!failed) self->graph->in_use = true;
+    return failed;
+}
+
 static PyObject *plan_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
     gap_bind_state *state = gap_bind_state_of(type);
-    PyObject *graph, *store;
+    PyObject *graph, *store, *keep = PyList_New(0);
+    gap_plan_object *self = NULL;
     gap_plan_options o;
     memset(&o, 0, sizeof o);
-    if (state == NULL || parse_options(args, kwargs, state, &o, &graph, &store) < 0) return NULL;
-    gap_plan_object *self = (gap_plan_object *)type->tp_alloc(type, 0);
-    if (self == NULL) return NULL;
+    if (state != NULL && keep != NULL && parse_options(args, kwargs, state, &o, &graph, &store, keep) == 0)
+        self = (gap_plan_object *)type->tp_alloc(type, 0);
+    if (self == NULL) {
+        Py_XDECREF(keep);
+        return NULL;
+    }
     self->graph = (gap_graph_object *)Py_NewRef(graph);
     self->store = (gap_store_object *)Py_NewRef(store);
+    self->keep = keep;
     self->kernels = o.kernels, self->capacity = o.capacity, self->input_dtype = o.input_dtype;
     self->training = o.training, self->has_loss = o.loss != NULL;
     self->n_hyper = o.optimizer != NULL ? o.optimizer->n_params : 0;
-    gap_bind_call call;
-    if (enter(self, true) < 0) {
-        Py_DECREF(self);
-        return NULL;
-    }
-    gap_bind_begin(&call);
-    gap_status st = gap_plan_new(&self->plan, self->graph->graph, self->store->store, &o);
-    int failed = gap_bind_end(&call, st);
-    leave(self, true);
-    if (failed) Py_CLEAR(self);
-    else self->graph->in_use = true;
+    if (compile(self, &o) < 0) Py_CLEAR(self);
     return (PyObject *)self;
 }
 
@@ -155,6 +162,7 @@ static int plan_traverse(PyObject *o, visitproc visit, void *arg) {
     Py_VISIT(Py_TYPE(o));
     Py_VISIT(self->graph);
     Py_VISIT(self->store);
+    Py_VISIT(self->keep);
     return 0;
 }
 
@@ -165,6 +173,7 @@ static int plan_clear(PyObject *o) {
     self->plan = NULL;
     Py_CLEAR(self->graph);
     Py_CLEAR(self->store);
+    Py_CLEAR(self->keep);
     return 0;
 }
 

@@ -147,7 +147,7 @@ static PyObject *store_set_init(PyObject *o, PyObject *args, PyObject *kwargs) {
     const char *name, *text;
     double arg = 0.0;
     gap_init_kind kind;
-    int k;
+    int k = 0;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "ss|d:set_init", keys, &name, &text, &arg)) return NULL;
     if (gap_bind_init_kind(text, &kind) < 0 || find_entry(self->store, name, &k) == NULL) return NULL;
     return none_or_raise(gap_store_set_init(self->store, k, kind, arg));
@@ -182,7 +182,7 @@ static PyObject *store_get(PyObject *o, PyObject *args, PyObject *kwargs) {
     gap_store_object *self = (gap_store_object *)o;
     const char *name, *text = "master";
     gap_plane p;
-    int k;
+    int k = 0;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "s|s:get", keys, &name, &text)) return NULL;
     const gap_entry *e = find_entry(self->store, name, &k);
     if (e == NULL || parse_plane(text, &p) < 0 || need_plane(self->store, p) < 0) return NULL;
@@ -222,7 +222,7 @@ static PyObject *store_set(PyObject *o, PyObject *args, PyObject *kwargs) {
     const char *name, *text = "master";
     PyObject *array;
     gap_plane p;
-    int k;
+    int k = 0;
     float *base;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "sO|s:set", keys, &name, &array, &text)) return NULL;
     const gap_entry *e = find_entry(s, name, &k);
@@ -296,7 +296,7 @@ PyDoc_STRVAR(set_trainable_doc, "set_trainable(name, trainable)\n--\n\nFreeze or
 static PyObject *store_set_trainable(PyObject *o, PyObject *args) {
     gap_store_object *self = (gap_store_object *)o;
     const char *name;
-    int on, k;
+    int on, k = 0;
     if (!PyArg_ParseTuple(args, "sp:set_trainable", &name, &on)) return NULL;
     gap_entry *e = find_entry(self->store, name, &k);
     if (e == NULL) return NULL;
@@ -311,7 +311,7 @@ PyDoc_STRVAR(set_group_doc, "set_group(name, group)\n--\n\nPut a weight into a h
 static PyObject *store_set_group(PyObject *o, PyObject *args) {
     gap_store_object *self = (gap_store_object *)o;
     const char *name;
-    int group, k;
+    int group, k = 0;
     if (!PyArg_ParseTuple(args, "si:set_group", &name, &group)) return NULL;
     gap_entry *e = find_entry(self->store, name, &k);
     if (e == NULL) return NULL;
@@ -326,7 +326,7 @@ static PyObject *store_set_updates(PyObject *o, PyObject *args) {
     gap_store_object *self = (gap_store_object *)o;
     const char *name;
     long long updates;
-    int k;
+    int k = 0;
     if (!PyArg_ParseTuple(args, "sL:set_updates", &name, &updates)) return NULL;
     gap_entry *e = find_entry(self->store, name, &k);
     if (e == NULL) return NULL;

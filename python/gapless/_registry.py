@@ -94,8 +94,7 @@ class Param:
         if self.kind == "bool":
             return True
         if self.kind in ("float", "floats"):
-            inside = (lo + hi) / 2 if math.isfinite(hi) else lo + 0.5
-            return inside
+            return (lo + hi) / 2 if math.isfinite(hi) else lo + 0.5
         return int(min(max(3 if self.kind == "pair" else 8, lo), hi))
 
 

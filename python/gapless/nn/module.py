@@ -357,7 +357,7 @@ class Module:
         if not all(layer._is_pristine() for _, layer in layers):
             raise ValueError(
                 f"{type(self).__name__} holds weights that were loaded or trained, and net(seed={seed}) "
-                "would start from others: leave the seed out to use them, or save them and give pretrained=FILE"
+                "would start from others: leave the seed out, or save them and give pretrained=FILE"
             )
         net = Net(document, seed=seed)
         for name, layer in layers:
