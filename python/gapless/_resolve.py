@@ -122,7 +122,7 @@ def resolve(recipe: Recipe, data: Any = None) -> Resolved:
     total = steps_per_epoch * values["epochs"]
     _fill_optimization(values, recipe, reasons, steps_per_epoch, total)
     _fill_evaluation(values, data, n, reasons)
-    live = _live_net(values, recipe, shape)
+    live = _live_net(values, recipe, shape, reasons)
     full = type(recipe)(**values)
     full.live.update({k: v for k, v in recipe.live.items() if k in ("module", "net")})
     return Resolved(full, data, reasons, shape, n["train"], n.get("val", 0), steps_per_epoch, total, live)
@@ -142,13 +142,13 @@ def _open(recipe: Recipe) -> Any:
         raise RecipeError(
             "data: a recipe needs data: a folder, a list file, gl.data.arrays(X, y), … or 'digits'"
         )
+    options: dict[str, Any] = {"on_unreadable": "error"} if recipe.on_unreadable == "error" else {}
     if isinstance(spec, str):
-        return module.resolve(spec)
+        return module.open(spec, **options)
     if "path" in spec:
-        rest = {k: v for k, v in spec.items() if k != "path"}
-        found = module.resolve(str(spec["path"]))
-        return module.open({**found.spec, **rest}) if rest else found
-    return module.open(spec)
+        rest = {key: value for key, value in spec.items() if key != "path"}
+        return module.open(str(spec["path"]), **rest, **options)
+    return module.open(spec, **options)
 
 
 # ---- pipelines ----
@@ -329,15 +329,23 @@ def _say_model(model: Mapping[str, Any]) -> str:
     return str(model["name"]) + "".join(f" {k}={v}" for k, v in model.items() if k != "name")
 
 
-def _live_net(values: dict[str, Any], recipe: Recipe, shape: tuple[int, int, int]) -> dict[str, Any]:
-    """Trace a live module now, so that the recipe can hold its graph."""
+def _live_net(
+    values: dict[str, Any], recipe: Recipe, shape: tuple[int, int, int], reasons: list[str]
+) -> dict[str, Any]:
+    """Trace a live module now, so that the recipe can hold its graph; weights that it holds are where we
+    begin."""
     if "net" in recipe.live:
         return {"net": recipe.live["net"]}
     module = recipe.live.get("module")
-    if module is None or "graph" not in (values["model"] or {}):
+    if module is None:
         return {}
-    net = module.net(shape, values["seed"])
-    values["model"] = {"graph": net.document}
+    try:
+        net = module.net(shape, values["seed"])
+    except ValueError:
+        net = module.net(shape)
+        reasons.append("model: begins with the weights that the given module holds")
+    if "graph" in (values["model"] or {}):
+        values["model"] = {"graph": net.document}
     return {"net": net}
 
 

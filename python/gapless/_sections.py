@@ -278,7 +278,9 @@ def _check_order(ops: Sequence[Mapping[str, Any]], where: str) -> None:
         if row.get("last") and i != len(ops) - 1:
             raise RecipeError(f"{where}[{i}]: {op['name']} must be the last op of the pipeline")
         if row.get("random") and where == "eval":
-            raise RecipeError(
+            from gapless.data.pipeline import RandomInEvaluationError
+
+            raise RandomInEvaluationError(
                 f"{where}[{i}]: {op['name']} draws at random, and evaluation must not: leave it to train"
             )
 

@@ -403,19 +403,17 @@ def _unknown_key(key: str) -> str:
     return f"unknown key; a recipe has {', '.join(KEYS)}"
 
 
-def _check_data_keys(spec: Any) -> None:
-    """Check the data section's keys where the data module says what they are."""
-    try:
-        from gapless import data as module
-    except ImportError:
-        return
-    known = getattr(module, "SPEC_KEYS", None)
-    for key in spec if known is not None else ():
-        if known is not None and key not in known and key != "path":
-            near = _peers.nearest(key, known)
-            hint = _peers.key_hint(key)
-            said = f"did you mean {near!r}?" if near else hint or f"it has {', '.join(known)}"
-            raise RecipeError(f"data.{key}: unknown key; {said}")
+def _check_data_keys(spec: Mapping[str, Any]) -> None:
+    """Check the data section's keys; ``path`` (a word to resolve, with options beside it) is the recipe's
+    own."""
+    from gapless import data as module
+
+    rest = {key: value for key, value in spec.items() if key != "path"}
+    for key in rest:
+        hint = _peers.key_hint(key)
+        if key not in module.SPEC_KEYS and hint is not None and _peers.nearest(key, module.SPEC_KEYS) is None:
+            raise RecipeError(f"data.{key}: unknown key ({hint})")
+    module.check_spec({"folder": spec["path"], **rest} if "path" in spec else rest)
 
 
 def _canonical_model(model: dict[str, Any]) -> dict[str, Any]:
