@@ -39,9 +39,21 @@ def recipe(**change: Any) -> gl.Recipe:
     return gl.Recipe(**{**given, **change})
 
 
-def train(out: Path, callbacks: Any = (), **change: Any) -> gl.Run:
-    """A quiet run."""
-    return gl.train(recipe(**change), out=out, callbacks=callbacks, verbose=0)
+def no_pictures() -> Any:
+    """Pictures take longer than the training; tests of them draw them."""
+    from unittest import mock
+
+    from gapless.training import outputs
+
+    return mock.patch.object(outputs.Folder, "picture", return_value=None)
+
+
+def train(out: Path | None = None, callbacks: Any = (), resume: Any = None, **change: Any) -> gl.Run:
+    """A quiet run without pictures."""
+    with no_pictures():
+        if resume is not None:
+            return gl.train(resume=resume, callbacks=callbacks, verbose=0)
+        return gl.train(recipe(**change), out=out, callbacks=callbacks, verbose=0)
 
 
 def digest(path: Path | None) -> str:
