@@ -5,11 +5,6 @@
 
 #include "core/memory.h"
 
-typedef struct {
-    const char *name;
-    gap_status (*apply)(gap_oplist *list, int *output, int n_outputs);
-} rule;
-
 /* dead: drops ops whose outputs nobody reads. Ops that move running statistics stay, and so does what they read. */
 static gap_status drop_dead(gap_oplist *list, int *output, int n_outputs) {
     bool *needed = NULL; /* (n_values) */
@@ -31,35 +26,39 @@ static gap_status drop_dead(gap_oplist *list, int *output, int n_outputs) {
     return GAP_OK;
 }
 
-static const rule rules[] = {
-    {"dead", drop_dead},
+static const struct {
+    const char *name;
+    gap_status (*rewrite)(gap_oplist *list, int *output, int n_outputs); /* NULL: followed elsewhere */
+} table[GAP_RULE_COUNT] = {
+    [GAP_RULE_DEAD] = {"dead", drop_dead},
+    [GAP_RULE_INPLACE] = {"inplace", NULL},
+    [GAP_RULE_SHARE] = {"share", NULL},
 };
 
 static unsigned bit_of(const char *name, size_t n) {
     if (n == 3 && strncmp(name, "all", n) == 0) return ~0u;
-    for (int k = 0; k < GAP_COUNTOF(rules); k++)
-        if (strlen(rules[k].name) == n && strncmp(rules[k].name, name, n) == 0) return 1u << k;
+    for (int k = 0; k < GAP_RULE_COUNT; k++)
+        if (strlen(table[k].name) == n && strncmp(table[k].name, name, n) == 0) return 1u << k;
     return 0;
 }
 
-/* GAPLESS_FUSE -> a bit per rule that is left out. */
-static gap_status left_out(unsigned *mask) {
+gap_status gap_fuse_rules(unsigned *rules) {
     const char *text = getenv("GAPLESS_FUSE");
-    *mask = 0;
+    *rules = ~0u;
     for (text = text != NULL ? text : ""; *text;) {
         size_t n = strcspn(text, ", ");
         unsigned bit = text[0] == '-' ? bit_of(text + 1, n - 1) : 0;
-        if (n > 0 && bit == 0) return gap_fail(GAP_ERR_VALUE, "GAPLESS_FUSE: '%.*s' is none of: -dead, -all", (int)n, text);
-        *mask |= bit;
+        if (n > 0 && bit == 0)
+            return gap_fail(GAP_ERR_VALUE, "GAPLESS_FUSE: '%.*s' is none of: -dead, -inplace, -share, -all", (int)n, text);
+        *rules &= ~bit;
         text += n + (text[n] != '\0');
     }
     return GAP_OK;
 }
 
-gap_status gap_fuse(gap_oplist *list, int *output, int n_outputs) {
-    unsigned mask;
-    gap_status st = left_out(&mask);
-    for (int k = 0; st == GAP_OK && k < GAP_COUNTOF(rules); k++)
-        if (!(mask >> k & 1)) st = rules[k].apply(list, output, n_outputs);
+gap_status gap_fuse(gap_oplist *list, int *output, int n_outputs, unsigned rules) {
+    gap_status st = GAP_OK;
+    for (int k = 0; st == GAP_OK && k < GAP_RULE_COUNT; k++)
+        if ((rules >> k & 1) && table[k].rewrite != NULL) st = table[k].rewrite(list, output, n_outputs);
     return st;
 }

@@ -2,6 +2,7 @@
 
 #include "core/memory.h"
 #include "graph/arena.h"
+#include "graph/fuse.h"
 #include "graph/plan_state.h"
 
 /* What is found out about a list on the way to its layout. */
@@ -115,8 +116,8 @@ static void find_in_place(layout *l) {
         const gap_op *op = &l->p->list.op[k];
         const gap_desc *in = &op->in_desc[0], *out = &op->out_desc[0];
         int v = op->in[0];
-        bool can = op->def->inplace_ok && op->n_out == 1 && v != 0 && l->last[v] == k && in->per_batch == out->per_batch &&
-                   gap_desc_bytes(in) == gap_desc_bytes(out);
+        bool can = (l->p->rules >> GAP_RULE_INPLACE & 1) && op->def->inplace_ok && op->n_out == 1 && v != 0 && l->last[v] == k &&
+                   in->per_batch == out->per_batch && gap_desc_bytes(in) == gap_desc_bytes(out);
         for (int j = 1; j < op->n_in; j++) can = can && op->in[j] != v;
         if (can) l->root[op->out[0]] = l->root[v];
     }
@@ -136,6 +137,7 @@ static gap_status value_bytes(const layout *l, int v, size_t *out) {
 static void add_buffer(layout *l, size_t bytes, int first, int last, size_t *place) {
     *place = GAP_NOWHERE;
     if (bytes == 0) return;
+    if (!(l->p->rules >> GAP_RULE_SHARE & 1)) first = -1, last = end_time(l);
     l->buffer[l->n_buffers] = (gap_lifetime){.bytes = bytes, .first = first, .last = last};
     l->place[l->n_buffers++] = place;
 }

@@ -34,6 +34,7 @@ struct gap_plan {
     gap_graph *graph;               /* borrowed, as is the store */
     gap_store *store;
     gap_plan_options opt;
+    unsigned rules;                 /* of fuse.h, a bit each */
     gap_oplist list;
     int output[4];
     gap_desc output_desc[4];
