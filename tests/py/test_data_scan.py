@@ -93,6 +93,17 @@ def test_permission_and_missing_files_are_unreadable_and_not_remembered(tmp_path
     assert not gd.list_file(tmp_path / "l.txt").unreadable
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_pipes_and_broken_links_are_unreadable_and_nothing_waits_for_them(tmp_path):
+    image_folder(tmp_path, {"a": 5, "b": 5})
+    os.mkfifo(tmp_path / "a" / "pipe.png")
+    os.symlink(tmp_path / "nowhere", tmp_path / "a" / "link.jpg")
+    with pytest.raises(
+        DataError, match=r"link\.jpg \(cannot be read: No such file.*pipe\.png \(cannot.*not a regular file"
+    ):
+        gd.folder(tmp_path)
+
+
 def test_all_unreadable_and_wrong_option(tmp_path):
     image_folder(tmp_path, {"a": 1})
     (tmp_path / "a" / "a_0000.png").write_bytes(b"x")

@@ -604,6 +604,17 @@ def test_stored_streams_that_never_end_or_are_damaged():
             read_stored(whole[:n], "x")
 
 
+def written():
+    """Streams as the format's versions write them."""
+    thing = {
+        "data": np.arange(12, dtype=np.uint8).reshape(3, 4),
+        "labels": [1, 2, 3],
+        "names": ["a", b"b"],
+        "x": 1.5,
+    }
+    return [pickle.dumps(thing, protocol=p) for p in (0, 2, 4, 5)]
+
+
 def test_stored_streams_with_flipped_bytes_never_crash():
     whole = pickle.dumps({"data": np.arange(50, dtype=np.uint8), "labels": list(range(20))}, protocol=2)
     rng = np.random.default_rng(1)
@@ -701,6 +712,9 @@ def test_spec_keys_are_checked_with_the_nearest_name(tmp_path):
         ({"folder": "x", "idx": "y"}, "only one source"),
         ({}, "no source"),
         ({"folder": str(tmp_path), "encoding": "x"}, "unknown key 'encoding'"),
+        ({"folder": 5}, "data.folder: expected text, got 5"),
+        ({"list": [1]}, "data.list: expected a path"),
+        ({"list": "x", "encoding": 7}, "data.encoding: expected text"),
     ):
         with pytest.raises(RecipeError, match=words):
             gd.open(spec)

@@ -216,6 +216,8 @@ def test_manifest_is_json_and_its_digest_covers_what_decides(tmp_path):
         lambda m: m["samples"]["label"].__setitem__(0, "a"),
         lambda m: m.update(channels=2),
         lambda m: m.update(samples=[]),
+        lambda m: m.update(unreadable=[{"id": "x"}]),
+        lambda m: m.update(seed="x"),
     ],
 )
 def test_manifests_that_are_wrong_are_refused(tmp_path, spoil):

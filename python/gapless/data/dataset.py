@@ -575,7 +575,7 @@ def _judge(left_out: list[Unreadable], n: int, share: float, option: str | float
     if not left_out:
         return
     names = shorten((f"{u.path} ({u.reason})" for u in left_out), 10)
-    if len(left_out) > share * n:
+    if len(left_out) > share * n + 1e-9:
         reason = (
             "on_unreadable='error'"
             if share == 0

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 import struct
 import threading
 from typing import Any
@@ -134,6 +135,8 @@ def read_flags(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) ->
     """As `read`, with the bits that say what the picture needed."""
     name = printable(os.fspath(path))
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for ever
+            raise DecodeError("cannot be read: not a regular file", name)
         with open(path, "rb") as f:
             size = os.fstat(f.fileno()).st_size
             if size > MAX_BYTES:

@@ -69,6 +69,12 @@ def check(manifest: Any) -> dict[str, Any]:
         raise fail("samples.id: an id is there twice: the splits would not be disjoint")
     if not all(0 <= k < len(classes) for k in samples["label"]):
         raise fail(f"samples.label: out of range 0..{len(classes) - 1}")
+    bad = manifest.get("unreadable", [])
+    fields = {"id", "path", "split", "reason"}
+    if not isinstance(bad, (list, tuple)) or any(not isinstance(u, Mapping) or set(u) != fields for u in bad):
+        raise fail("unreadable: expected a list of mappings with id, path, split, reason")
+    if type(manifest.get("seed", 0)) is not int or not isinstance(manifest.get("drawn", {}), Mapping):
+        raise fail("seed or drawn: expected a whole number and a mapping")
     return dict(manifest)
 
 

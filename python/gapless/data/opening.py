@@ -19,6 +19,7 @@ __all__ = ["SPEC_KEYS", "check_spec", "open", "resolve"]
 _COMMON = ("split", "val", "group_by", "seed", "channels", "on_unreadable", "max_pixels")
 _SOURCE_OPTIONS = ("classes", "root", "encoding", "path_column", "label_column", "delimiter")
 SPEC_KEYS = (*MODULES, *LIVE, *_COMMON, *_SOURCE_OPTIONS)  # every key that some spec may have
+_TEXTS = ("root", "encoding", "path_column", "label_column", "delimiter")
 _PATHS = ("folder", "list", "idx", "cifar", "root")
 
 
@@ -76,6 +77,7 @@ def open(
             "and hand it over: "
             "evaluate(checkpoint, data=…), or Data.with_manifest(…) to compare it with what was recorded"
         )
+    _check_types(source, spec)
     module = import_module(f"gapless.data.sources.{MODULES[source]}")
     own = {k: _absolute(k, v, base) for k, v in spec.items() if k != source and k not in _COMMON}
     listing = module.listing(_absolute(source, spec[source], base), **own)
@@ -122,6 +124,18 @@ def check_spec(spec: Mapping[str, Any]) -> str:
             f"data: no source; expected one of {', '.join(MODULES)}, such as data: {{folder: flowers/}}"
         )
     return sources[0]
+
+
+def _check_types(source: str, spec: Mapping[str, Any]) -> None:
+    """The options that are text, where a file can hold anything."""
+    for key, value in spec.items():
+        if key in (*_TEXTS, *(() if source in ("list", "digits") else (source,))):
+            if not isinstance(value, (str, os.PathLike)):
+                raise RecipeError(f"data.{key}: expected text, got {value!r}")
+        elif key == "list":
+            values = value.values() if isinstance(value, Mapping) and value else [value]
+            if not all(isinstance(v, (str, os.PathLike)) for v in values):
+                raise RecipeError(f"data.list: expected a path, or a path per split, got {value!r}")
 
 
 def _absolute(key: str, value: Any, base: str | os.PathLike[str] | None) -> Any:

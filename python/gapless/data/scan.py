@@ -101,6 +101,8 @@ def scan(
     n = len(listing.ids)
     rows: list[Row | None] = [None] * n
     if listing.paths is None:
+        if hasattr(listing.reader, "parts"):
+            return _collect([*_rows_of_arrays(listing.reader.parts)], n)
         return _collect(
             rows, _run(range(n), lambda i: _row_of(listing.reader, i), rows, progress, threads, listing)
         )
@@ -124,12 +126,28 @@ def scan(
         fresh = _run(todo, look, rows, progress, threads, listing)
     finally:  # what was read before an interruption need not be read again
         if todo:
-            cache.put(
+            found = (
                 (paths[i], stats[i], rows[i])
                 for i in todo
                 if rows[i] is not None and stats[i] == _stat(paths[i]) and not _young(stats[i], now)
             )
+            cache.put(found, set(paths))
     return _collect(rows, fresh)
+
+
+def _rows_of_arrays(parts: Sequence[Any]) -> Iterator[Row]:
+    """As `_row_of` for arrays in memory, without a call per image: there are often many small ones."""
+    for part in parts:
+        for image in part:
+            h, w, c = image.shape
+            yield (
+                h,
+                w,
+                c,
+                0,
+                hashlib.sha256(b"%d %d %d " % (h, w, c) + image.tobytes()).hexdigest()[:32],
+                "",
+            )
 
 
 def _row_of(reader: Any, i: int) -> Row:
@@ -264,8 +282,10 @@ class _Cache:
         h, w, c, flags, digest, reason = row[3:]
         return (h, w, c, flags, digest, reason)
 
-    def put(self, found: Iterator[tuple[str, Stat | None, Row | None]]) -> None:
+    def put(self, found: Iterator[tuple[str, Stat | None, Row | None]], paths: set[str]) -> None:
         """Adds rows and writes the file whole; a cache that cannot be written is no error."""
+        if len(self.rows) > 2 * len(paths) + 1000:  # most are of files that are gone
+            self.rows = {p: r for p, r in self.rows.items() if p in paths}
         for path, stat, row in found:
             if stat is not None and row is not None and not row[5].startswith("cannot be read"):
                 self.rows[path] = [*stat, *row]

@@ -155,8 +155,16 @@ def listing(path: str | os.PathLike[str], *, classes: Sequence[str] | None = Non
 
 
 def _subfolders(path: str) -> list[str]:
-    with os.scandir(path) as it:
-        return sorted(e.name for e in it if e.is_dir() and not _hidden(e.name))
+    return sorted(e.name for e in _entries(path) if e.is_dir())
+
+
+def _entries(path: str) -> list[os.DirEntry[str]]:
+    """What is in a folder and not hidden."""
+    try:
+        with os.scandir(path) as it:
+            return [e for e in it if not _hidden(e.name)]
+    except OSError as e:
+        raise DataError(f"folder: {printable(path)} cannot be listed: {e.strerror}") from e
 
 
 def _hidden(name: str) -> bool:
@@ -191,14 +199,13 @@ def _count(name: str, ignored: dict[str, int]) -> None:
 
 def _loose(base: str, place: str, ignored: dict[str, int]) -> list[str]:
     found = []
-    with os.scandir(base) as it:
-        for e in it:
-            if _hidden(e.name) or not e.is_file():
-                continue
-            if _image(e.name):
-                found.append(printable("/".join(x for x in (place, e.name) if x)))
-            else:
-                _count(e.name, ignored)
+    for e in _entries(base):
+        if not e.is_file():
+            continue
+        if _image(e.name):
+            found.append(printable("/".join(x for x in (place, e.name) if x)))
+        else:
+            _count(e.name, ignored)
     return sorted(found)
 
 
@@ -214,17 +221,14 @@ def _walk(base: str, ignored: dict[str, int]) -> list[str]:
         if (st.st_dev, st.st_ino) in seen:
             continue
         seen.add((st.st_dev, st.st_ino))
-        with os.scandir(here) as it:
-            for e in it:
-                if _hidden(e.name):
-                    continue
-                name = f"{rel}/{e.name}" if rel else e.name
-                if e.is_dir():
-                    stack.append(name)
-                elif _image(e.name):
-                    found.append(name)
-                else:
-                    _count(e.name, ignored)
+        for e in _entries(here):
+            name = f"{rel}/{e.name}" if rel else e.name
+            if e.is_dir():
+                stack.append(name)
+            elif _image(e.name):
+                found.append(name)
+            else:
+                _count(e.name, ignored)
     return found
 
 
