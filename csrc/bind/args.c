@@ -38,7 +38,7 @@ const char *gap_bind_nearest(const char *word, const char *const *names, int n) 
 }
 
 static int unknown_parameter(const char *owner, const char *key, const gap_param *params, int n_params) {
-    const char *names[GAP_PARAM_MAX];
+    const char *names[GAP_PARAM_MAX] = {NULL};
     for (int k = 0; k < n_params; k++) names[k] = params[k].name;
     const char *near = gap_bind_nearest(key, names, n_params);
     if (near != NULL) PyErr_Format(PyExc_TypeError, "%s: unknown parameter '%s'; did you mean '%s'?", owner, key, near);
@@ -50,7 +50,7 @@ static int unknown_parameter(const char *owner, const char *key, const gap_param
 /* ---- Python -> gap_value ---- */
 
 static int wrong_type(const char *owner, const gap_param *p, const char *expected, PyObject *o) {
-    PyErr_Format(PyExc_TypeError, "%s: %s must be %s, got %R (%s)", owner, p->name, expected, o, Py_TYPE(o)->tp_name);
+    PyErr_Format(PyExc_TypeError, "%s: %s must be %s, got %.200R (%s)", owner, p->name, expected, o, Py_TYPE(o)->tp_name);
     return -1;
 }
 

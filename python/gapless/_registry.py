@@ -115,6 +115,10 @@ class Row:
         """Values for the required parameters."""
         return tuple(p.example for p in self.params if p.required)
 
+    def call_text(self) -> str:
+        """How it is called: ``Conv2d(in_channels, …, stride=1, …)``."""
+        return f"{self.name}({', '.join(p.name if p.required else f'{p.name}={p.default!r}' for p in self.params)})"
+
     def signature(self) -> inspect.Signature:
         """The constructor's signature, without ``self``."""
         made, seen_default = [], False
@@ -175,7 +179,7 @@ class Configured:
         # An unknown name is the better message when both are wrong: it is often the missing one, misspelt.
         if missing and all(any(p.name == key for p in row.params) for key in given):
             names = ", ".join(map(repr, missing))
-            raise TypeError(f"{row.name}: missing {names}; write {row.name}{row.signature()}")
+            raise TypeError(f"{row.name}: missing {names}; write {row.call_text()}")
         object.__setattr__(self, "_config", _core.check_config(row.family, row.name, given))
 
     @classmethod
