@@ -86,7 +86,7 @@ class Build(build_ext):
         if blas.library is not None:
             link.append("-Wl,-rpath,$ORIGIN/_libs")
         version = self.distribution.get_version()
-        flags.append(f'-DGAPLESS_VERSION="{version}"')
+        flags += [f"-DGAPLESS_VERSION=\"{version}\"", f"-DGAPLESS_FLAGS=\"{shlex.join(words('flags.txt'))}\""]
         if os.environ.get("GAPLESS_SANITIZE") == "1":
             sanitize = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-g", "-O1", "-fno-omit-frame-pointer"]
             flags += sanitize
