@@ -205,6 +205,29 @@ static void test_exec_reads_nothing_it_did_not_write(void) {
     free(got.bytes);
 }
 
+static void test_exec_threads_may_change_between_steps(void) {
+    snapshot shot[2];
+    for (int round = 0; round < 2; round++) {
+        net t = net_everything(0.3);
+        gap_plan_options o = net_options(NET_BATCH, true, "SGD");
+        gap_plan *p = NULL;
+        CHECK_OK(net_end(&t, 9));
+        CHECK_OK(gap_threads_set(round ? 1 : 3));
+        CHECK_OK(gap_plan_new(&p, t.graph, t.store, &o));
+        for (uint32_t k = 0; k < 4; k++) {
+            if (round) CHECK_OK(gap_threads_set(1 + (int)(k * 5) % 9));
+            CHECK_OK(net_step(p, &t, NET_BATCH, k, 0.01, -1, 0));
+        }
+        shot[round] = snapshot_take(t.store);
+        gap_plan_free(p);
+        net_free(&t);
+    }
+    CHECK_OK(gap_threads_set(2));
+    CHECK(snapshot_equal(&shot[0], &shot[1]));
+    free(shot[0].bytes);
+    free(shot[1].bytes);
+}
+
 static void test_exec_short_batch_does_not_see_the_last_one(void) {
     snapshot shot[2];
     for (int round = 0; round < 2; round++) {
@@ -276,6 +299,7 @@ int main(void) {
     RUN(test_exec_frozen_stem_takes_no_part_in_backward);
     RUN(test_exec_training_gives_the_same_bits_everywhere);
     RUN(test_exec_reads_nothing_it_did_not_write);
+    RUN(test_exec_threads_may_change_between_steps);
     RUN(test_exec_short_batch_does_not_see_the_last_one);
     RUN(test_exec_allocates_nothing_after_the_first_step);
     RUN(test_exec_training_learns);
