@@ -47,33 +47,47 @@ typedef struct {
     int64_t part;
 } pack_job;
 
-/* Calls for each pair of connected channels of output block `o`: where its taps begin in OIHW and its lane in the packed block. */
-#define EACH_PAIR(job, o)                                                                                            \
-    const conv_pass *p = (job)->p;                                                                                   \
-    const int64_t per_out = p->out_c / p->groups, per_in = p->in_c / p->groups, lo = gap_conv_lo(p, o);              \
-    const int64_t lanes = p->lanes, oc1 = min64(p->out_c, (o)*16 + 16);                                              \
-    for (int64_t oc = (o)*16; oc < oc1; oc++)                                                                        \
-        for (int64_t ic = oc / per_out * per_in; ic < (oc / per_out + 1) * per_in; ic++)
-
 /* First element of the pair's taps in OIHW; per_* are those of the pass, so that backward's output channel is O's input. */
 static int64_t pair_at(const conv_pass *p, int64_t oc, int64_t ic) {
     const int64_t per_out = p->out_c / p->groups, per_in = p->in_c / p->groups;
     return p->backward ? (ic * per_out + oc % per_out) * p->taps : (oc * per_in + ic % per_in) * p->taps;
 }
 
+/* One pair of input block r with output channel oc: connected channels [c0, c1), their first tap in OIHW, the step to the next
+ * channel, and the place of the first one's lane beside the taps'. */
+typedef struct { int64_t c0, c1, from, step, lane; } pair_run;
+
+static pair_run connected(const conv_pass *p, int64_t lo, int64_t r, int64_t oc) {
+    const int64_t per_out = p->out_c / p->groups, per_in = p->in_c / p->groups, group = oc / per_out;
+    pair_run c = {.step = p->backward ? per_out * p->taps : p->taps};
+    if (p->depthwise) c.c0 = oc, c.c1 = oc + 1, c.lane = oc % 16;
+    else {
+        const int64_t first = (lo + r) * p->lanes;
+        c.c0 = first > group * per_in ? first : group * per_in;
+        c.c1 = min64(first + p->lanes, (group + 1) * per_in);
+        c.lane = (c.c0 - first) * 16 + oc % 16;
+    }
+    c.from = c.c0 < c.c1 ? pair_at(p, oc, c.c0) : 0;
+    return c;
+}
+
 static void derive_block(void *arg, int64_t o, int thread) {
     (void)thread;
     const pack_job *job = arg;
-    float *w = job->w + o * job->p->w_oc; /* (phase, in block, tap, in channel, 16) */
-    memset(w, 0, (size_t)job->p->w_oc * sizeof *w);
-    EACH_PAIR(job, o) {
-        const float *from = job->weight + pair_at(p, oc, ic); /* (kh, kw) */
-        const int64_t block = p->depthwise ? 0 : ic / lanes - lo;
-        const int64_t lane = (p->depthwise ? 0 : ic % lanes * 16) + oc % 16;
-        for (int64_t t = 0; t < p->taps; t++) w[job->place[t].base + block * job->place[t].block + lane] = from[t];
-    }
+    const conv_pass *p = job->p;
+    const int64_t lo = gap_conv_lo(p, o), oc1 = min64(p->out_c, o * 16 + 16);
+    float *w = job->w + o * p->w_oc; /* (phase, in block, tap, in channel, 16) */
+    memset(w, 0, (size_t)p->w_oc * sizeof *w);
+    for (int64_t r = 0; r < p->range; r++)
+        for (int64_t oc = o * 16; oc < oc1; oc++) {
+            const pair_run c = connected(p, lo, r, oc);
+            const float *from = job->weight + c.from; /* (kh, kw) */
+            float *to = w + c.lane;
+            for (int64_t ic = c.c0; ic < c.c1; ic++, from += c.step, to += 16)
+                for (int64_t t = 0; t < p->taps; t++) to[job->place[t].base + r * job->place[t].block] = from[t];
+        }
     if (!job->packed_bias) return;
-    for (int64_t oc = o * 16; oc < o * 16 + 16; oc++) job->packed_bias[oc] = job->bias && oc < job->p->out_c ? job->bias[oc] : 0.0f;
+    for (int64_t oc = o * 16; oc < o * 16 + 16; oc++) job->packed_bias[oc] = job->bias && oc < p->out_c ? job->bias[oc] : 0.0f;
 }
 
 gap_status gap_conv_derive(const conv_pass *p, const conv_derived *d, unsigned char *derived, const float *weight, const float *bias) {
@@ -88,20 +102,24 @@ gap_status gap_conv_derive(const conv_pass *p, const conv_derived *d, unsigned c
 static void unpack_block(void *arg, int64_t o, int thread) {
     (void)thread;
     const pack_job *job = arg;
-    float *sum = job->parts + o * job->p->w_oc; /* (in block, tap, in channel, 16) */
+    const conv_pass *p = job->p;
+    const int64_t lo = gap_conv_lo(p, o), oc1 = min64(p->out_c, o * 16 + 16);
+    float *sum = job->parts + o * p->w_oc; /* (in block, tap, in channel, 16) */
     for (int k = 1; k < job->n_parts; k++) {
         const float *more = sum + k * job->part;
-        for (int64_t i = 0; i < job->p->w_oc; i++) sum[i] += more[i];
+        for (int64_t i = 0; i < p->w_oc; i++) sum[i] += more[i];
     }
-    EACH_PAIR(job, o) {
-        float *to = job->dw + pair_at(p, oc, ic); /* (kh, kw) */
-        const int64_t block = p->depthwise ? 0 : ic / lanes - lo;
-        const int64_t lane = (p->depthwise ? 0 : ic % lanes * 16) + oc % 16;
-        for (int64_t t = 0; t < p->taps; t++) {
-            const float v = sum[job->place[t].base + block * job->place[t].block + lane];
-            to[t] = job->add ? to[t] + v : v;
+    for (int64_t r = 0; r < p->range; r++)
+        for (int64_t oc = o * 16; oc < oc1; oc++) {
+            const pair_run c = connected(p, lo, r, oc);
+            float *to = job->dw + c.from; /* (kh, kw) */
+            const float *from = sum + c.lane;
+            for (int64_t ic = c.c0; ic < c.c1; ic++, from += 16, to += c.step)
+                for (int64_t t = 0; t < p->taps; t++) {
+                    const float v = from[job->place[t].base + r * job->place[t].block];
+                    to[t] = job->add ? to[t] + v : v;
+                }
         }
-    }
 }
 
 gap_status gap_conv_unpack(const conv_pass *p, const conv_place *place, float *dw, bool add, float *parts, int n_parts, int64_t part) {
