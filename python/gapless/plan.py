@@ -95,7 +95,6 @@ class Plan:
         self._hyper: tuple[Any, NDArray[np.float64]] | None = None
         self._options: dict[str, Any] = {
             "batch": batch,
-            "training": self.training,
             "precision": precision,
             "kernels": kernels,
             "mean": _numbers(mean),
@@ -104,23 +103,33 @@ class Plan:
             "optimizer": None if optimizer is None else optimizer.name,
         }
         self._graph = net.graph(input_shape)
-        self._plans: dict[str, _core.Plan] = {}
-        self._last = self._plan(input_dtype)
+        self._plans: dict[tuple[str, bool], _core.Plan] = {}
+        self._last = self._plan(input_dtype, self.training)
 
-    def _plan(self, dtype: str) -> _core.Plan:
-        """Images come as uint8 (n, H, W, C) or float32 (n, C, H, W): a plan for each that is used."""
-        if dtype not in self._plans:
-            self._plans[dtype] = _core.Plan(self._graph, self.net.store, input_dtype=dtype, **self._options)
-        self._last = self._plans[dtype]
-        return self._last
+    def _plan(self, dtype: str, training: bool) -> _core.Plan:
+        """One of the core's plans; each is made when it is first used.
 
-    def _ready(self, x: ArrayLike) -> tuple[_core.Plan, NDArray[Any]]:
+        Images come as uint8 (n, H, W, C) or float32 (n, C, H, W), and evaluation has a graph of its own.
+        """
+        key = (dtype, training)
+        if key not in self._plans:
+            options = {
+                **self._options,
+                "training": training,
+                "optimizer": self._options["optimizer"] if training else None,
+            }
+            self._plans[key] = _core.Plan(self._graph, self.net.store, input_dtype=dtype, **options)
+        if training or not self.training:
+            self._last = self._plans[key]  # what gradients() and describe() tell of
+        return self._plans[key]
+
+    def _ready(self, x: ArrayLike, training: bool) -> tuple[_core.Plan, NDArray[Any]]:
         a = np.asarray(x)
         if a.dtype == np.float64:
             a = a.astype(np.float32)
         if a.dtype not in (np.uint8, np.float32):
             raise TypeError(f"x must be uint8 (n, H, W, C) or float32 (n, C, H, W), got {a.dtype}")
-        return self._plan(a.dtype.name), a
+        return self._plan(a.dtype.name, training), a
 
     # -- groups of weights --
 
@@ -210,7 +219,9 @@ class Plan:
         RuntimeError
             Another thread is using this plan.
         """
-        plan, a = self._ready(x)
+        if not self.training:
+            raise ValueError("this plan was compiled without a loss: it has no step")
+        plan, a = self._ready(x, training=True)
         number = self.steps if step is None else int(step)
         if ids is None:
             ids = np.arange(len(a), dtype=np.int64) + number * plan.batch
@@ -235,7 +246,7 @@ class Plan:
 
     def forward(self, x: ArrayLike) -> Any:
         """Evaluation forward: float32 logits, or a tuple when the network has several outputs."""
-        plan, a = self._ready(x)
+        plan, a = self._ready(x, training=False)
         outputs = plan.forward(a)
         return outputs[0] if len(outputs) == 1 else outputs
 
@@ -243,7 +254,7 @@ class Plan:
 
     def evaluate(self, x: ArrayLike, y: ArrayLike) -> tuple[NDArray[np.float32], NDArray[np.int32], Any]:
         """Per-sample plain loss, prediction, and outputs of the evaluation forward."""
-        plan, a = self._ready(x)
+        plan, a = self._ready(x, training=False)
         losses, pred, outputs = plan.evaluate(a, np.asarray(y))
         return losses, pred, outputs[0] if len(outputs) == 1 else outputs
 

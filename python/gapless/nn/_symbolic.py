@@ -63,7 +63,6 @@ N = Batch()
 class Symbolic:
     """A value of the network: ``shape`` is ``(N, C, H, W)`` or ``(N, F)`` with the batch left open."""
 
-    __array_ufunc__ = None  # NumPy's operators step back, so that `array + x` comes here
     __slots__ = ("_tracer", "_value", "shape")
 
     def __init__(self, tracer: Tracer, value: int) -> None:
@@ -169,6 +168,11 @@ class Symbolic:
 
     def __array__(self, *args: Any, **kwargs: Any) -> Any:
         _refuse("NumPy was applied to a tensor", "Use layers of gapless.nn, +, *, nn.cat and flatten.")
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        _refuse(
+            f"NumPy ({ufunc.__name__}) was applied to a tensor", "Use layers of gapless.nn, +, * and nn.cat."
+        )
 
     def __len__(self) -> int:
         _refuse("len() of a tensor was asked for", "Use x.shape[1:] for the sizes of one sample.")
