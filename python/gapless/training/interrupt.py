@@ -28,10 +28,13 @@ class Interrupt:
     ----------
     requested : bool
         Whether the run was asked to stop.
+    armed : bool
+        Whether there is a step to finish: before and after the loop, Ctrl-C ends the call as it always does.
     """
 
     def __init__(self) -> None:
         self.requested = False
+        self.armed = False
         self._before: Any = None
 
     def __enter__(self) -> Interrupt:
@@ -45,6 +48,8 @@ class Interrupt:
             self._before = None
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        if not self.armed:
+            raise KeyboardInterrupt
         # os.write: a handler may run in the middle of a print, whose buffer it must not enter again.
         with contextlib.suppress(OSError):
             os.write(2, _SECOND if self.requested else _FIRST)

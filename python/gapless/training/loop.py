@@ -98,7 +98,6 @@ class Trainer:
         self.records: dict[str, EvalRecord] = {}
         self.callbacks: tuple[Any, ...] = ()
         self._first: Any = None  # drawn when the epoch is over: a picture takes longer than a step
-        self._last_lr = float(recipe["optimizer"]["lr"])
         self._saved_at = self._began = time.monotonic()
 
     def _batches(self) -> int:
@@ -169,6 +168,7 @@ class Trainer:
         self._before = self.position.seconds
         self._announce()
         p = self.position
+        interrupt.armed = True
         try:
             while p.epoch < self.recipe["epochs"] and not p.stopped_early and not interrupt.requested:
                 self._epoch()
@@ -178,6 +178,7 @@ class Trainer:
             self.console.end_epoch()
         if interrupt.requested and not self._complete():
             return self._stop_here()
+        interrupt.armed = False
         return self._finish()
 
     def _complete(self) -> bool:
@@ -230,7 +231,10 @@ class Trainer:
             self._steps()
             if p.batch < self.batches:
                 return  # interrupted
-        speed = (p.images - images) / max(time.monotonic() - began, 1e-9)
+        if p.images > images:
+            speed = (p.images - images) / max(time.monotonic() - began, 1e-9)
+        else:  # the steps were made before the run was stopped
+            speed = p.images / max(p.training_seconds, 1e-9)
         self._end_of_epoch(speed)
 
     def _steps(self) -> None:
@@ -260,8 +264,8 @@ class Trainer:
         began = time.monotonic()
         if p.step == 0:
             self._first = batch
-        lr = float(self.schedule.value(p.step, self.batches, self.total, self.recipe["optimizer"]["lr"]))
-        self._hyper[:, self._lr_column] = self._last_lr = lr
+        lr = self._lr(p.step)
+        self._hyper[:, self._lr_column] = lr
         decay = ema.decay_at(*self.ema, p.step + 1) if self.ema else -1.0
         try:
             loss, said, mean = self.plan.step(
@@ -291,6 +295,9 @@ class Trainer:
             info = {"epoch": p.epoch + 1, "step": p.step, "loss": float(mean), "lr": lr, "net": self.net}
             self._call("on_step", {**info, "ids": [self.data.ids[i] for i in batch.ids]})
 
+    def _lr(self, step: int) -> float:
+        return float(self.schedule.value(step, self.batches, self.total, self.recipe["optimizer"]["lr"]))
+
     def _explain(self, error: NonFiniteError, batch: Any) -> NonFiniteError:
         p = self.position
         names = ", ".join(repr(self.data.ids[i]) for i in batch.ids[:8]) + (
@@ -299,7 +306,7 @@ class Trainer:
         self.files.event("non_finite", epoch=p.epoch + 1, step=p.step + 1, text=str(error))
         return NonFiniteError(
             f"training stopped at step {p.step + 1} (epoch {p.epoch + 1}, batch {p.batch + 1}), lr "
-            f"{self._last_lr:g}: {error}; "
+            f"{self._lr(p.step):g}: {error}; "
             f"samples of the batch: {names}. No weight was changed by this step; the last good checkpoint is "
             f"{self.folder / 'last.safetensors'}. A smaller optimizer.lr, warm-up or clip_norm usually helps"
         )
@@ -312,7 +319,7 @@ class Trainer:
         row: dict[str, Any] = {
             "epoch": p.epoch + 1,
             "step": p.step,
-            "lr": self._last_lr,
+            "lr": self._lr(p.step - 1),
             "train/running/loss": metrics.mean(losses),
             "train/running/top1": right / len(losses),
             "train/running/correct": right,
