@@ -85,7 +85,7 @@ def folder(
     >>> for name in ("cat", "dog"):
     ...     (root / name).mkdir()
     ...     for i in range(5):
-    ...         PIL.Image.new("RGB", (8, 6), (40 * i, 9, len(name))).save(root / name / f"{name}{i}.png")
+    ...         PIL.Image.new("RGB", (8, 6), (40 * i, 9, ord(name[0]))).save(root / name / f"{name}{i}.png")
     >>> data = folder(root)
     >>> data.classes, {k: len(v) for k, v in data.splits.items()}, data.size
     (('cat', 'dog'), {'train': 8, 'val': 2}, (6, 8))

@@ -63,7 +63,7 @@ def idx(
     >>> import pathlib, tempfile
     >>> root = pathlib.Path(tempfile.mkdtemp())
     >>> head = bytes([0, 0, 8, 3]) + b"".join(n.to_bytes(4, "big") for n in (20, 2, 2))
-    >>> _ = (root / "train-images-idx3-ubyte").write_bytes(head + bytes(80))
+    >>> _ = (root / "train-images-idx3-ubyte").write_bytes(head + bytes(range(80)))
     >>> labels = bytes([0, 0, 8, 1, 0, 0, 0, 20]) + bytes([0, 1] * 10)
     >>> _ = (root / "train-labels-idx1-ubyte").write_bytes(labels)
     >>> data = idx(root)
@@ -222,7 +222,7 @@ def _exactly(f: IO[bytes] | gzip.GzipFile, size: int) -> bytes:
     """Up to `size` bytes, in pieces: a header that lies does not make us allocate what it says."""
     pieces = []
     while size > 0:
-        piece = f.read(min(size, 1 << 24))
+        piece = f.read(min(size, 1 << 20))
         if not piece:
             break
         pieces.append(piece)
