@@ -2,11 +2,11 @@
 #include "kernels/isa_ref.h"
 
 #ifdef GAP_ISA
-#define ROW_M 6
+#define ROW_M 2
 #define ROW_M2 0
 #define ROW_M4 0
-#define COL_M 6
+#define COL_M 2
 #define COL_NB 1
-#define DW_M 4
+#define DW_M 2
 #include "kernels/conv.inc"
 #endif

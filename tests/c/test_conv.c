@@ -244,6 +244,81 @@ static void test_conv_frozen(void) {
     op_bench_free(&b), op_bench_free(&all);
 }
 
+/* ---- the kernels alone: what fusion will hand them ---- */
+
+static double act_of(gap_act act, double arg, double x) {
+    const double ramp = fmin(fmax(x + 3, 0), 6) / 6;
+    switch (act) {
+    case GAP_ACT_RELU: return fmax(x, 0);
+    case GAP_ACT_RELU6: return fmin(fmax(x, 0), 6);
+    case GAP_ACT_LEAKY_RELU: return x > 0 ? x : x * arg;
+    case GAP_ACT_TANH: return tanh(x);
+    case GAP_ACT_SIGMOID: return 1 / (1 + exp(-x));
+    case GAP_ACT_SILU: return x / (1 + exp(-x));
+    case GAP_ACT_HARDSWISH: return x * ramp;
+    case GAP_ACT_HARDSIGMOID: return ramp;
+    default: return x;
+    }
+}
+
+static void test_conv_pack_applies_the_prologue_inside_only(void) {
+    enum { H = 5, W = 6, ROWS = 9, COLS = 11 };
+    float x[H * W * 16], residual[H * W * 16], channel[3][16], first[ROWS * COLS * 16], dst[ROWS * COLS * 16];
+    harness_fill(x, H * W * 16, 1), harness_fill(residual, H * W * 16, 2), harness_fill(channel[0], 16, 3), harness_fill(channel[1], 16, 4), harness_fill(channel[2], 16, 5);
+    for (int act = GAP_ACT_NONE; act <= GAP_ACT_HARDSIGMOID; act++) {
+        bool have_first = false;
+        for (int set = 0; set < GAP_SET_COUNT; set++) {
+            const gap_kernels *k = NULL;
+            if (!gap_kernels_available((gap_kernel_set_id)set)) continue;
+            CHECK_OK(gap_kernels_find(&k, gap_kernel_set_name((gap_kernel_set_id)set)));
+            memset(dst, 0xFF, sizeof dst);
+            const gap_conv_pack p = {.x = x, .h = H, .w = W, .lanes = 16, .dst = dst, .dst_row = COLS * 16, .rows = ROWS, .cols = COLS, .row0 = -2, .col0 = -3,
+                                     .pro = {channel[0], channel[1], residual, channel[2], (gap_act)act, 0.1f}};
+            k->conv->pack(&p);
+            double ref[ROWS * COLS * 16];
+            for (int i = 0; i < ROWS * COLS * 16; i++) {
+                const int h = i / 16 / COLS - 2, w = i / 16 % COLS - 3, c = i % 16, at = (h * W + w) * 16 + c;
+                const bool inside = h >= 0 && h < H && w >= 0 && w < W;
+                ref[i] = inside ? act_of((gap_act)act, 0.1, (double)x[at] * (double)channel[0][c] + (double)channel[1][c] + (double)residual[at]) * (double)channel[2][c] : 0;
+                if (!inside) CHECK(dst[i] == 0.0f && !signbit(dst[i]));
+            }
+            CHECK(op_near("prologue", dst, ref, ROWS * COLS * 16, 1e-6));
+            if (!have_first) memcpy(first, dst, sizeof first), have_first = true;
+            CHECK(op_same("prologue", first, dst, ROWS * COLS * 16));
+        }
+    }
+}
+
+/* The sums of an epilogue are a chain over the stored values, whatever the tiles. */
+static void test_conv_sums_what_was_stored(void) {
+    enum { PIXELS = 29, ROWS = 2 };
+    float x[ROWS * PIXELS * 16], w[2 * 256], y[2 * ROWS * PIXELS * 16], sum[32], sumsq[32], pivot[32], s[32], q[32];
+    static const int64_t off[1] = {0};
+    harness_fill(x, ROWS * PIXELS * 16, 1), harness_fill(w, 512, 2), harness_fill(pivot, 32, 3);
+    for (int set = 0; set < GAP_SET_COUNT; set++)
+        for (int depthwise = 0; depthwise < 2; depthwise++) {
+            const gap_kernels *k = NULL;
+            if (!gap_kernels_available((gap_kernel_set_id)set)) continue;
+            CHECK_OK(gap_kernels_find(&k, gap_kernel_set_name((gap_kernel_set_id)set)));
+            harness_fill(sum, 32, 4), harness_fill(sumsq, 32, 5);
+            memcpy(s, sum, sizeof s), memcpy(q, sumsq, sizeof q);
+            const gap_conv_rows r = {.a = x, .a_px = 16, .a_row = PIXELS * 16, .off = off, .taps = 1, .blocks = 1, .kc = 16, .kc_last = 16, .w = w, .w_oc = 256,
+                                     .y = y, .y_px = 16, .y_row = PIXELS * 16, .y_oc = ROWS * PIXELS * 16, .pixels = PIXELS, .rows = ROWS, .oc_blocks = 2,
+                                     .sum = sum, .sumsq = sumsq, .pivot = pivot};
+            const gap_conv_depthwise d = {.a = x, .a_px = 16, .a_row = PIXELS * 16, .off = off, .taps = 1, .w = w, .y = y, .y_px = 16, .y_row = PIXELS * 16,
+                                          .pixels = PIXELS, .rows = ROWS, .sum = sum, .sumsq = sumsq, .pivot = pivot};
+            if (depthwise) k->conv->depthwise(&d);
+            else k->conv->rows(&r);
+            for (int c = 0; c < (depthwise ? 16 : 32); c++)
+                for (int p = 0; p < ROWS * PIXELS; p++) {
+                    const float v = y[(c / 16 * ROWS * PIXELS + p) * 16 + c % 16] - pivot[c];
+                    s[c] += v, q[c] = fmaf(v, v, q[c]);
+                }
+            CHECK(op_same("sum", s, sum, 32));
+            CHECK(op_same("sum of squares", q, sumsq, 32));
+        }
+}
+
 static void test_conv_refuses(void) {
     gap_oplist list;
     gap_oplist_init(&list, true);
@@ -271,6 +346,8 @@ int main(void) {
     RUN(test_conv_forward_does_not_depend_on_the_batch);
     RUN(test_conv_adds_where_asked);
     RUN(test_conv_frozen);
+    RUN(test_conv_pack_applies_the_prologue_inside_only);
+    RUN(test_conv_sums_what_was_stored);
     RUN(test_conv_refuses);
     return harness_end();
 }
