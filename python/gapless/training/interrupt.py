@@ -50,9 +50,9 @@ class Interrupt:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if not self.armed:
             raise KeyboardInterrupt
+        second, self.requested = self.requested, True
         # os.write: a handler may run in the middle of a print, whose buffer it must not enter again.
         with contextlib.suppress(OSError):
-            os.write(2, _SECOND if self.requested else _FIRST)
-        if self.requested:
+            os.write(2, _SECOND if second else _FIRST)
+        if second:
             raise KeyboardInterrupt
-        self.requested = True
