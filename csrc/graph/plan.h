@@ -21,13 +21,13 @@ typedef struct {
     gap_dtype input_dtype;                /* GAP_U8: images (N, H, W, C); GAP_F32: (N, C, H, W) or (N, F) */
     const gap_loss_def *loss;             /* NULL: forward only */
     gap_value loss_cfg[GAP_PARAM_MAX];
-    const gap_optimizer_def *optimizer;   /* NULL: gradients are made but nothing is updated */
+    const gap_optimizer_def *optimizer;   /* NULL: gradients are made but nothing is updated, running statistics neither */
 } gap_plan_options;
 
 GAP_MUST_USE gap_status gap_plan_new(gap_plan **out, gap_graph *g, gap_store *s, const gap_plan_options *options);
 void gap_plan_free(gap_plan *p);
 
-/* Evaluation forward of n <= capacity samples. x as input_dtype says. out[k]: (n, …) plain, copied to the caller. */
+/* Evaluation forward of n <= capacity samples; a plan made for training refuses. x as input_dtype says. out[k]: (n, …) plain, copied to the caller. */
 GAP_MUST_USE gap_status gap_plan_forward(gap_plan *p, int64_t n, const void *x, float *const *out);
 /* Forward and per-sample loss without gradients (evaluation semantics). out may be NULL, or its members. */
 GAP_MUST_USE gap_status gap_plan_evaluate(gap_plan *p, int64_t n, const void *x, const gap_targets *y, float *loss, int32_t *pred, float *const *out);
@@ -35,8 +35,9 @@ GAP_MUST_USE gap_status gap_plan_evaluate(gap_plan *p, int64_t n, const void *x,
 typedef struct {
     const double *hyper;                  /* n_groups rows of optimizer->n_params values */
     int n_groups;
-    double ema_decay;                     /* < 0: no EMA; else ema = d*ema + (1-d)*w over weights and buffers */
-    double clip_norm;                     /* <= 0: off; else the gradient's global L2 norm is bounded to it */
+    double ema_decay;                     /* < 0: no EMA; else ema = d*ema + (1-d)*w over weights and buffers; a new EMA plane
+                                           * starts as the weights are before the step */
+    double clip_norm;                     /* <= 0: off; else the gradient's global L2 norm is bounded to it (torch's formula) */
     uint64_t seed;
     int64_t epoch, step;
     const int64_t *ids;                   /* (n) manifest indices */
@@ -44,7 +45,8 @@ typedef struct {
 
 /* One training step. loss, pred: (n). *mean_loss: the batch's loss, which the gradients are of.
  * Not finite: GAP_ERR_NONFINITE names the first bad tensor (loss of sample id, gradient of layer); interrupted:
- * GAP_ERR_INTERRUPTED. In both nothing was written: weights, statistics, slots, EMA, version are as before. */
+ * GAP_ERR_INTERRUPTED. In both nothing was written: weights, statistics, slots, EMA, version are as before. A weight that
+ * was frozen or set to learn after the plan was made is GAP_ERR_VALUE: a plan is made for one choice. */
 GAP_MUST_USE gap_status gap_plan_step(gap_plan *p, int64_t n, const void *x, const gap_targets *y, const gap_step_args *args,
                                       float *loss, int32_t *pred, double *mean_loss);
 /* Flat gradients of the last step, in the store's layout; NULL before the first. Borrowed. */
