@@ -1,9 +1,12 @@
 #include <stdio.h>
+#include <string.h>
 
 #include "core/threads.h"
 #include "ops/cut.h"
 #include "ops/ops.h"
 #include "ops/plane.h"
+
+#define STRETCH 256 /* pixels of a block drawn at once: the table stays in the first cache */
 
 typedef struct { double p; } dropout_attr;
 
@@ -25,15 +28,23 @@ static gap_status infer(gap_op *op, const gap_desc *in, gap_desc *out) {
     return GAP_OK;
 }
 
-/* Elements first, first + 1, … of a sample: to (+)= from * (kept ? scale : 0). They lie `stride` floats apart. */
-static void drop(const job *j, const gap_rng *place, int64_t first, int64_t n, int64_t stride, const float *from, float *to) {
+/* keep[k * step] = 1 where element first + k of a sample is kept, else 0. */
+static void draw(const job *j, const gap_rng *place, int64_t first, int64_t n, int64_t step, uint8_t *keep) {
     uint32_t word[4];
     for (int64_t k = 0; k < n; k++) {
         int64_t e = first + k;
         if (k == 0 || e % 4 == 0) gap_rng_block(place, (uint32_t)(e / 4), word);
-        float y = (word[e % 4] >> 8) >= j->threshold ? from[k * stride] * j->scale : 0.0f;
-        to[k * stride] = j->add ? to[k * stride] + y : y;
+        keep[k * step] = (word[e % 4] >> 8) >= j->threshold;
     }
+}
+
+/* to (+)= from * (kept ? scale : 0) */
+static void apply(const job *j, int64_t n, const uint8_t *keep, const float *from, float *to) {
+    const float scale = j->scale;
+    if (j->add)
+        for (int64_t k = 0; k < n; k++) to[k] += keep[k] ? from[k] * scale : 0.0f;
+    else
+        for (int64_t k = 0; k < n; k++) to[k] = keep[k] ? from[k] * scale : 0.0f;
 }
 
 static gap_rng place_of(const job *j, int64_t s) {
@@ -42,19 +53,22 @@ static gap_rng place_of(const job *j, int64_t s) {
     return r;
 }
 
+/* Draws follow channels, memory follows pixels: a stretch of pixels is drawn channel by channel into a small table first. */
 static void drop_planes(void *arg, int64_t chunk, int thread) {
     (void)thread;
     const job *j = arg;
     const gap_desc *d = &j->op->out_desc[0];
     int64_t blocks = gap_desc_blocks(d), pixels = gap_plane_pixels(d), plane = gap_plane_floats(d);
+    uint8_t keep[STRETCH * 16]; /* (pixels, 16) */
     for (int64_t u = gap_cut_begin(j->cut, chunk); u < gap_cut_end(j->cut, chunk); u++) {
-        int64_t s = u / blocks, c = u % blocks * d->cb;
-        const float *from = j->from + u * plane; /* (H*W, cb) */
-        float *to = j->to + u * plane;           /* (H*W, cb) */
+        int64_t s = u / blocks, c = u % blocks * 16, lanes = d->dim[0] - c < 16 ? d->dim[0] - c : 16;
         gap_rng place = place_of(j, s);
-        for (int64_t l = 0; l < d->cb; l++) {
-            if (c + l < d->dim[0]) drop(j, &place, (c + l) * pixels, pixels, d->cb, from + l, to + l);
-            else for (int64_t p = 0; p < pixels && !j->add; p++) to[p * d->cb + l] = 0.0f;
+        for (int64_t l = lanes; l < 16; l++) /* padding channels are never kept */
+            for (int64_t p = 0; p < STRETCH; p++) keep[p * 16 + l] = 0;
+        for (int64_t begin = 0; begin < pixels; begin += STRETCH) {
+            int64_t n = pixels - begin < STRETCH ? pixels - begin : STRETCH, at = u * plane + begin * 16;
+            for (int64_t l = 0; l < lanes; l++) draw(j, &place, (c + l) * pixels + begin, n, 16, keep + l);
+            apply(j, n * 16, keep, j->from + at, j->to + at);
         }
     }
 }
@@ -63,9 +77,14 @@ static void drop_samples(void *arg, int64_t chunk, int thread) {
     (void)thread;
     const job *j = arg;
     int64_t count = gap_desc_count(&j->op->out_desc[0]);
+    uint8_t keep[STRETCH * 16];
     for (int64_t s = gap_cut_begin(j->cut, chunk); s < gap_cut_end(j->cut, chunk); s++) {
         gap_rng place = place_of(j, s);
-        drop(j, &place, 0, count, 1, j->from + s * count, j->to + s * count);
+        for (int64_t begin = 0; begin < count; begin += STRETCH * 16) {
+            int64_t n = count - begin < STRETCH * 16 ? count - begin : STRETCH * 16, at = s * count + begin;
+            draw(j, &place, begin, n, 1, keep);
+            apply(j, n, keep, j->from + at, j->to + at);
+        }
     }
 }
 
