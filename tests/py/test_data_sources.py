@@ -735,6 +735,35 @@ def test_resolve_of_what_is_not_there(tmp_path):
         gd.resolve(tmp_path / "x.zip")
 
 
+def test_resolve_of_an_installed_set(tmp_path, monkeypatch):
+    from gapless.data.sources import idx as module
+
+    (tmp_path / "shapes").mkdir()
+    _idx_folder(tmp_path / "shapes", True)
+    monkeypatch.setattr(module, "PLACES", (str(tmp_path),))
+    data = gd.resolve("shapes")
+    assert data.spec["idx"] == str(tmp_path / "shapes")
+    assert gd.idx("shapes").manifest_digest == data.manifest_digest
+
+
+def test_with_channels_and_classes_beyond(tmp_path):
+    data = gd.folder(image_folder(tmp_path, {"a": 5, "b": 5}))
+    grey = data.with_channels(1)
+    assert grey.load(3).shape == (12, 16, 1)
+    assert data.load(3).shape == (12, 16, 3)
+    assert grey.manifest_digest != data.manifest_digest
+    wide = data.mapped_to(["z", "b", "a"])
+    assert wide.counts().tolist() == [0, 5, 5]
+    assert data.labels.tolist() == [0] * 5 + [1] * 5
+
+
+def test_star_import_leaves_open_alone():
+    names = {}
+    exec("from gapless.data import *", names)
+    assert "folder" in names
+    assert "open" not in names
+
+
 def test_repr_and_html_show_classes_and_splits(tmp_path):
     data = gd.folder(image_folder(tmp_path, {"a": 5, "<script>": 5}))
     text = repr(data)

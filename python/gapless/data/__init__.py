@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from gapless.data.dataset import Data, DataWarning, Unreadable
 from gapless.data.loader import Batch, Loader, PixelCache
-from gapless.data.opening import SPEC_KEYS, check_spec, open, resolve
+from gapless.data.opening import SPEC_KEYS, check_spec, resolve
+from gapless.data.opening import open as open  # not in __all__: a star import must not hide Python's own
 from gapless.data.sources.arrays import arrays
 from gapless.data.sources.callable import from_callable, from_object
 from gapless.data.sources.cifar import cifar
@@ -40,7 +41,6 @@ __all__ = [
     "from_object",
     "idx",
     "list_file",
-    "open",
     "resolve",
 ]
 

@@ -12,6 +12,9 @@ from typing import Any
 
 from gapless.data.dataset import Data, assemble
 from gapless.data.sources import LIVE, MODULES
+from gapless.data.sources.cifar import looks_like_cifar
+from gapless.data.sources.idx import installed, looks_like_idx
+from gapless.data.sources.list_file import looks_like_list
 from gapless.errors import DataError, RecipeError
 
 __all__ = ["SPEC_KEYS", "check_spec", "open", "resolve"]
@@ -158,18 +161,15 @@ def _spec_of(text: str, base: str | os.PathLike[str] | None) -> dict[str, Any]:
     path = Path(base or ".") / os.path.expanduser(text)
     if text == "digits" and not path.exists():
         return {"digits": True}
+    if not path.exists() and installed(text) is not None:
+        return {"idx": installed(text)}
     if path.is_dir():
-        from gapless.data.sources.cifar import looks_like_cifar
-        from gapless.data.sources.idx import looks_like_idx
-
         kind = "idx" if looks_like_idx(str(path)) else "cifar" if looks_like_cifar(str(path)) else "folder"
         lists = {k: path / f"{k}_list.txt" for k in ("train", "val", "test")} if kind == "folder" else {}
         if lists and lists["train"].is_file():  # as PaddleClas lays out its sets
             return {"list": {k: str(f.resolve()) for k, f in lists.items() if f.is_file()}}
         return {kind: os.path.abspath(path)}
     if path.is_file():
-        from gapless.data.sources.list_file import looks_like_list
-
         if looks_like_list(str(path)):
             return {"list": os.path.abspath(path)}
         raise DataError(f"data: {path} is a file, but no list (.csv, .tsv, .txt) of pictures")

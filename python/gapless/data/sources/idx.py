@@ -23,7 +23,7 @@ __all__ = ["idx", "listing", "looks_like_idx", "read_idx"]
 
 _TYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 _MAX_BYTES = 1 << 33
-_PLACES = ("/usr/share/datasets",)  # where Debian's dataset-* packages put theirs
+PLACES = ("/usr/share/datasets",)  # where Debian's dataset-* packages put theirs
 
 
 def idx(
@@ -119,15 +119,21 @@ def listing(path: str | os.PathLike[str], *, classes: Sequence[str] | None = Non
 
 
 def _root(path: str) -> str:
-    if not os.path.exists(path) and os.sep not in path:
-        for place in _PLACES:
-            if os.path.isdir(os.path.join(place, path)):
-                return os.path.join(place, path)
+    if not os.path.exists(path):
+        path = installed(path) or path
     if not os.path.isdir(path):
         raise DataError(
             f"idx: {os.path.abspath(path)} is not a folder; expected one with train-images-idx3-ubyte(.gz) …"
         )
     return os.path.abspath(path)
+
+
+def installed(name: str) -> str | None:
+    """The folder of a data set that the system's package manager installed, by its name."""
+    if os.sep in name or name in ("", ".", ".."):
+        return None
+    places = (os.path.join(place, name) for place in PLACES)
+    return next((p for p in places if os.path.isdir(p)), None)
 
 
 def looks_like_idx(path: str) -> bool:
