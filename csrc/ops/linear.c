@@ -91,12 +91,15 @@ static void derive_block(void *arg, int64_t b, int thread) {
     const product *p = job->p;
     const float *w = job->ctx->weight[0]; /* (OF, F) */
     float *to = (float *)(void *)((unsigned char *)job->ctx->derived + p->w) + b * p->in * 16;
-    for (int64_t l = 0; l < 16; l++) {
-        const int64_t o = b * 16 + l;
-        for (int64_t k = 0; k < p->in; k++)
-            to[k * 16 + l] = o >= p->out ? 0.0f : job->transposed ? w[k * p->out + o] : w[o * p->in + k];
+    const int64_t lanes = min64(16, p->out - b * 16);
+    if (lanes < 16) memset(to, 0, (size_t)p->in * 64);
+    if (job->transposed) {
+        for (int64_t k = 0; k < p->in; k++) memcpy(to + k * 16, w + k * p->out + b * 16, (size_t)lanes * 4);
+        return;
     }
-    if (job->transposed) return;
+    for (int64_t k0 = 0; k0 < p->in; k0 += 64) /* a tile of `to` stays in the first cache while the lanes are filled */
+        for (int64_t l = 0; l < lanes; l++)
+            for (int64_t k = k0; k < min64(p->in, k0 + 64); k++) to[k * 16 + l] = w[(b * 16 + l) * p->in + k];
     float *bias = (float *)(void *)((unsigned char *)job->ctx->derived + p->bias);
     for (int64_t o = b * 16; o < b * 16 + 16; o++) bias[o] = job->has_bias && o < p->out ? job->ctx->weight[1][o] : 0.0f;
 }

@@ -1,4 +1,4 @@
-/* bench_conv.c — GFLOP/s of each pass of the convolutions that networks are made of, beside this machine's own peak.
+/* bench_conv.c — GFLOP/s of each pass of the convolutions and linear layers of usual networks, beside this machine's own peak.
  *
  *     bench_conv [SET] [THREADS]     SET: avx512, avx2, ref, blas …; default: the best one, GAPLESS_NUM_THREADS
  */
@@ -58,6 +58,24 @@ static double peak(const gap_kernels *k) {
     return 2.0 * 64 * 32 * 12 * 1000 / best * 1e-9;
 }
 
+/* The op at the end of b's list: forward, input gradient and weight gradient apart. */
+static void measure(op_bench *b, const char *name, const gap_kernels *kernels, int64_t n, const size_t n_w[2], double flop, bool has_dx, double top) {
+    op_bench_make(b, kernels, n, true, n_w, 3);
+    double fwd, dx = 0, dw, pack;
+    BEST(pack, b->op->def->derive(b->op, &b->ctx));
+    BEST(fwd, b->op->def->forward(b->op, &b->ctx));
+    b->ctx.dweight[0] = NULL;
+    if (has_dx) BEST(dx, b->op->def->backward(b->op, &b->ctx));
+    b->ctx.dweight[0] = b->dw[0], b->ctx.din[0] = NULL;
+    BEST(dw, b->op->def->backward(b->op, &b->ctx));
+    char text[96] = "";
+    b->op->def->describe(b->op, text, sizeof text);
+    printf("%-22s fwd %7.1f (%3.0f %%)  dx %7.1f (%3.0f %%)  dw %7.1f (%3.0f %%)  derive %6.2f ms  %s\n", name, flop / fwd * 1e-9,
+           flop / fwd * 1e-7 / top, dx > 0 ? flop / dx * 1e-9 : 0, dx > 0 ? flop / dx * 1e-7 / top : 0, flop / dw * 1e-9, flop / dw * 1e-7 / top,
+           pack * 1e3, text);
+    op_bench_free(b);
+}
+
 static void bench(const shape *s, const gap_kernels *kernels, double top) {
     op_bench b;
     memset(&b, 0, sizeof b);
@@ -71,22 +89,24 @@ static void bench(const shape *s, const gap_kernels *kernels, double top) {
     CHECK_OK(gap_oplist_value(&b.list, &in, &value));
     CHECK_OK(gap_emit_conv(&b.list, who, value, &attr, 0, -1, &out));
     const size_t n_w[2] = {(size_t)(s->oc * s->c / s->g * s->k * s->k), (size_t)s->oc};
-    op_bench_make(&b, kernels, s->n, true, n_w, 3);
-    const gap_desc *o = &b.op->out_desc[0];
+    const gap_desc *o = &b.list.value[out];
     const double flop = 2.0 * (double)(s->n * o->dim[0] * o->dim[1] * o->dim[2] * (s->c / s->g) * s->k * s->k);
-    double fwd, dx = 0, dw, pack;
-    BEST(pack, b.op->def->derive(b.op, &b.ctx));
-    BEST(fwd, b.op->def->forward(b.op, &b.ctx));
-    b.ctx.dweight[0] = NULL;
-    if (!s->nhwc) BEST(dx, b.op->def->backward(b.op, &b.ctx));
-    b.ctx.dweight[0] = b.dw[0], b.ctx.din[0] = NULL;
-    BEST(dw, b.op->def->backward(b.op, &b.ctx));
-    char text[96] = "";
-    b.op->def->describe(b.op, text, sizeof text);
-    printf("%-22s fwd %7.1f (%3.0f %%)  dx %7.1f (%3.0f %%)  dw %7.1f (%3.0f %%)  derive %6.2f ms  %s\n", s->name, flop / fwd * 1e-9,
-           flop / fwd * 1e-7 / top, dx > 0 ? flop / dx * 1e-9 : 0, dx > 0 ? flop / dx * 1e-7 / top : 0, flop / dw * 1e-9, flop / dw * 1e-7 / top,
-           pack * 1e3, text);
-    op_bench_free(&b);
+    measure(&b, s->name, kernels, s->n, n_w, flop, !s->nhwc, top);
+}
+
+static void bench_linear(int64_t n, int64_t f, int64_t of, const gap_kernels *kernels, double top) {
+    op_bench b;
+    char name[64];
+    memset(&b, 0, sizeof b);
+    gap_oplist_init(&b.list, true);
+    const gap_desc in = gap_desc_vector(f);
+    const gap_origin who = {"fc", 0};
+    int value, out;
+    CHECK_OK(gap_oplist_value(&b.list, &in, &value));
+    CHECK_OK(gap_emit_linear(&b.list, who, value, of, 0, -1, &out));
+    const size_t n_w[2] = {(size_t)(f * of), (size_t)of};
+    snprintf(name, sizeof name, "linear %lld-%lld b%lld", (long long)f, (long long)of, (long long)n);
+    measure(&b, name, kernels, n, n_w, 2.0 * (double)(n * f * of), true, top);
 }
 
 int main(int argc, char **argv) {
@@ -96,5 +116,7 @@ int main(int argc, char **argv) {
     const double top = peak(kernels) * gap_threads_get();
     printf("set %s, %d threads, peak %.1f GFLOP/s\n", gap_kernel_set_name(kernels->id), gap_threads_get(), top);
     for (int k = 0; k < GAP_COUNTOF(shapes); k++) bench(&shapes[k], kernels, top);
+    bench_linear(128, 3136, 128, kernels, top), bench_linear(32, 512, 1000, kernels, top), bench_linear(128, 512, 10, kernels, top);
+    bench_linear(32, 2048, 1000, kernels, top), bench_linear(16, 8192, 4096, kernels, top), bench_linear(1, 2048, 1000, kernels, top);
     return harness_end();
 }
