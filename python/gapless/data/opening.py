@@ -10,7 +10,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from gapless.data.dataset import Data, assemble
+from gapless.data.assemble import assemble
+from gapless.data.dataset import Data
 from gapless.data.sources import LIVE, MODULES
 from gapless.data.sources.cifar import looks_like_cifar
 from gapless.data.sources.idx import installed, looks_like_idx

@@ -74,7 +74,7 @@ def arrays(
     >>> data.classes, data.channels, data.counts("val").tolist()
     (('even', 'odd'), 1, [1, 1])
     """
-    from gapless.data.dataset import assemble
+    from gapless.data.assemble import assemble
 
     found = listing(
         images,

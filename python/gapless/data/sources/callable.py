@@ -158,7 +158,7 @@ def _assemble(
     parallel: bool,
     common: dict[str, Any],
 ) -> Data:
-    from gapless.data.dataset import assemble
+    from gapless.data.assemble import assemble
 
     names = [str(k) for k in keys]
     if not names:

@@ -77,7 +77,7 @@ def cifar(
     >>> cifar(root, val=0).counts("train").tolist()
     [15, 2, 2, 2, 2, 2, 0, 0, 0, 0]
     """
-    from gapless.data.dataset import assemble
+    from gapless.data.assemble import assemble
 
     return assemble(
         listing(path, classes=classes), split=split, val=val, group_by=group_by, seed=seed, channels=channels

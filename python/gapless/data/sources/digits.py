@@ -47,7 +47,7 @@ def digits(
     >>> len(data), data.num_classes, data.size, data.channels
     (1797, 10, (8, 8), 1)
     """
-    from gapless.data.dataset import assemble
+    from gapless.data.assemble import assemble
 
     return assemble(listing(), split=split, val=val, group_by=group_by, seed=seed, channels=channels)
 

@@ -90,7 +90,7 @@ def folder(
     >>> data.classes, {k: len(v) for k, v in data.splits.items()}, data.size
     (('cat', 'dog'), {'train': 8, 'val': 2}, (6, 8))
     """
-    from gapless.data.dataset import assemble
+    from gapless.data.assemble import assemble
 
     return assemble(
         listing(path, classes=classes),

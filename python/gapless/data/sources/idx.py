@@ -70,7 +70,7 @@ def idx(
     >>> data.size, {k: len(v) for k, v in data.splits.items()}
     ((2, 2), {'train': 18, 'val': 2})
     """
-    from gapless.data.dataset import assemble
+    from gapless.data.assemble import assemble
 
     return assemble(
         listing(path, classes=classes), split=split, val=val, group_by=group_by, seed=seed, channels=channels

@@ -95,7 +95,7 @@ def list_file(
     >>> data.classes, data.channels, data.labels.tolist()
     (('cat', 'dog'), 1, [0, 1, 0, 1])
     """
-    from gapless.data.dataset import assemble
+    from gapless.data.assemble import assemble
 
     return assemble(
         listing(
