@@ -49,7 +49,7 @@ def prepare(command: dict[str, Any]) -> tuple[Callable[[], float], dict[str, Any
     model = gl.models.create(case.net, num_classes=CLASSES, in_channels=case.channels, input_shape=shape, **arguments)
     net = model.net(shape, seed=0)
     if command["save"]:
-        np.savez(command["weights"], **net.state_dict())
+        np.savez(command["weights"], **net.state_dict())  # type: ignore[arg-type]  # numpy takes allow_pickle for any key
     else:
         with np.load(command["weights"]) as file:
             net.load_state_dict(dict(file))
