@@ -129,11 +129,13 @@ def bench(
         start |= {"weights": f"{folder}/weights.npz", "batch": f"{folder}/batch.npz"}
         make_batch(what, Path(start["batch"]))
         ours = Side([sys.executable, "-m", "gapless.bench.worker"], start)
-        peers = []
+        peers: list[Side] = []
         try:
             if peer:
-                peers = [torch_side(start, layout, mode, peer_python, threads) for layout, mode in CONFIGURATIONS]
-                peers = agreeing(ours, peers)
+                for layout, mode in CONFIGURATIONS:
+                    side = torch_side({**start, "save": False}, layout, mode, peer_python, threads)
+                    peers += [side] if side is not None else []
+                same_work(ours, peers)
                 peers = [fastest(peers)]
             return measure(what, work, threads, ours, peers, rounds, seconds)
         finally:
@@ -156,14 +158,13 @@ def torch_side(start: dict[str, Any], layout: str, mode: str, python: str | None
         raise
 
 
-def agreeing(ours: Side, peers: list[Side | None]) -> list[Side]:
-    """The peers that answered; every one must have the same first loss as ours."""
-    found = [side for side in peers if side is not None]
-    for side in found:
+def same_work(ours: Side, peers: list[Side]) -> None:
+    """Every side must have the same first loss, else a ratio would compare different work."""
+    for side in peers:
         a, b = ours.facts["loss"], side.facts["loss"]
         if not abs(a - b) <= AGREE * abs(b):
-            raise RuntimeError(f"bench: not the same work: first loss {a:.6f} here, {b:.6f} in {side.facts['configuration']}")
-    return found
+            where = side.facts["configuration"]
+            raise RuntimeError(f"bench: not the same work: first loss {a:.6f} here, {b:.6f} in {where}")
 
 
 def fastest(peers: list[Side]) -> Side:
