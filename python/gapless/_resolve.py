@@ -392,10 +392,10 @@ def _fill_optimization(
     epochs = values["epochs"]
     said = values["optimizer"] or {}
     if "name" not in said:
-        lr = 0.01 if values["pretrained"] else 0.1
+        lr = 0.01 if values["pretrained"] else 0.05
         usual = {"lr": lr, "momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}
-        values["optimizer"] = {"name": "SGD", **usual, **said}
-        chosen = values["optimizer"]
+        chosen = {"name": "SGD", **usual, **said}
+        values["optimizer"] = chosen
         why = "a gentle start from trained weights" if values["pretrained"] else "the usual for small ResNets"
         shown = ", ".join(f"{k} {chosen[k]}" for k in ("lr", "momentum", "weight_decay"))
         reasons.append(f"optimizer: SGD, {shown}: {why}")
@@ -410,10 +410,10 @@ def _fill_optimization(
         given = values["schedule"] or {}
         warm = {} if "warmup_steps" in given else {"warmup_epochs": min(1.0, epochs / 10)}
         values["schedule"] = {"name": "Cosine", **warm, **given}
-        chosen: dict[str, Any] = dict(values["schedule"] or {})
-        warm_up = chosen.get("warmup_epochs")
+        decay: dict[str, Any] = dict(values["schedule"] or {})
+        warm_up = decay.get("warmup_epochs")
         after = f" after {warm_up:g} epoch{'s' * (warm_up != 1)} of warm-up" if warm_up else ""
-        reasons.append(f"schedule: Cosine to {chosen.get('final', 0.0):g}{after}")
+        reasons.append(f"schedule: Cosine to {decay.get('final', 0.0):g}{after}")
     made = schedule.from_config(values["schedule"])
     made.check(steps_per_epoch, total)
 

@@ -108,10 +108,10 @@ def _split(family: str, value: Any, where: str, default: str | None) -> tuple[st
 def _unknown(name: str, known: Mapping[str, Any] | Sequence[str]) -> str:
     hint = _peers.name_hint(name)
     near = _peers.nearest(name, known)
-    if near is not None:
-        return f"unknown {name!r}; did you mean {near!r}?"
     if hint is not None:
         return f"unknown {name!r} ({hint})"
+    if near is not None:
+        return f"unknown {name!r}; did you mean {near!r}?"
     return f"unknown {name!r}; there are {', '.join(known)}"
 
 

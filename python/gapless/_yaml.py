@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 from typing import Any
 
 from gapless.errors import RecipeError
@@ -118,35 +119,111 @@ def load_value(text: str, what: str) -> Any:
     return load(text, what) if text.strip() else ""
 
 
+# ---- writing ----
+
+_WIDTH = 108
+# words that need no quotes; what begins with a digit, a sign or a point could be read as a number
+_BARE = re.compile(r"[^\W\d][\w./+-]*(?: [\w./+-]+)*|/[\w./+-]*")
+_OTHER = frozenset(
+    ["null", "true", "false", "yes", "no", "on", "off", "y", "n"]
+)  # not text to some reader of YAML
+
+
 def dump(value: Any) -> str:
-    """Return `value` (plain data) as YAML that `load` reads back exactly."""
-    out = io.StringIO()
-    _emitter().dump(value, out)
-    return out.getvalue()
+    """Return `value` (plain data) as YAML that `load` reads back exactly.
+
+    Examples
+    --------
+    >>> print(dump({"lr": 1e-5, "train": [{"name": "Resize", "size": [96, 128]}]}), end="")
+    lr: 1.0e-05
+    train:
+    - {name: Resize, size: [96, 128]}
+    """
+    if isinstance(value, (dict, list)) and value:
+        return "\n".join(_block(value, 0)) + "\n"
+    return _flow(value) + "\n"
 
 
-def _emitter() -> Any:
-    from ruamel.yaml import YAML
-    from ruamel.yaml.representer import SafeRepresenter
-
-    class Representer(SafeRepresenter):
-        """Floats that keep every bit and stay floats; short lists on one line."""
-
-    def represent_float(self: Any, value: float) -> Any:
-        if not math.isfinite(value):
-            text = ".nan" if math.isnan(value) else ".inf" if value > 0 else "-.inf"
+def _block(value: Any, indent: int) -> list[str]:
+    """Lines of a mapping or list; what fits on a line and is not nested deep stays on it."""
+    pad, lines = " " * indent, []
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            head = f"{pad}{_text(key)}:"
+            if _fits(inner, indent + len(head)):
+                lines.append(f"{head} {_flow(inner)}")
+            elif _only_scalars(inner):
+                lines += [head, *_wrapped(inner, indent + 2)]
+            else:
+                lines += [head, *_block(inner, indent + (0 if isinstance(inner, list) else 2))]
+        return lines
+    for inner in value:
+        if _fits(inner, indent + 2):
+            lines.append(f"{pad}- {_flow(inner)}")
         else:
-            text = repr(value)
-            if "e" in text and "." not in text:
-                text = text.replace("e", ".0e", 1)
-        return self.represent_scalar("tag:yaml.org,2002:float", text)
+            first, *rest = _wrapped(inner, indent + 2) if _only_scalars(inner) else _block(inner, indent + 2)
+            lines += [f"{pad}- {first.lstrip()}", *rest]
+    return lines
 
-    Representer.add_representer(float, represent_float)
-    yaml: Any = YAML(typ="safe", pure=True)
-    yaml.Representer = Representer
-    yaml.version = None
-    yaml.default_flow_style = None
-    yaml.allow_unicode = True
-    yaml.sort_base_mapping_type_on_output = False
-    yaml.width = 160
-    return yaml
+
+def _fits(value: Any, used: int) -> bool:
+    if not isinstance(value, (dict, list)) or not value:
+        return True
+    inner = value.values() if isinstance(value, dict) else value
+    if any(isinstance(v, dict) and v for v in inner):
+        return False
+    return used + len(_flow(value)) < _WIDTH
+
+
+def _only_scalars(value: Any) -> bool:
+    return isinstance(value, list) and not any(isinstance(v, (dict, list)) for v in value)
+
+
+def _wrapped(value: list[Any], indent: int) -> list[str]:
+    """A long list of scalars, several on a line."""
+    pad = " " * indent
+    lines, now = [], pad + "["
+    for k, item in enumerate(value):
+        word = _flow(item) + ("]" if k == len(value) - 1 else ", ")
+        if len(now) + len(word) > _WIDTH and now.strip():
+            lines.append(now.rstrip())
+            now = pad + " "
+        now += word
+    return [*lines, now.rstrip()]
+
+
+def _flow(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_text(k)}: {_flow(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_flow, value)) + "]"
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return _float(value)
+    return str(value) if isinstance(value, int) else _text(value)
+
+
+def _float(value: float) -> str:
+    """Every bit, and a point, so that it stays a float."""
+    if not math.isfinite(value):
+        return ".nan" if math.isnan(value) else ".inf" if value > 0 else "-.inf"
+    text = repr(value)
+    return text.replace("e", ".0e", 1) if "e" in text and "." not in text else text
+
+
+def _text(text: str) -> str:
+    if _BARE.fullmatch(text) and text.lower() not in _OTHER and text.isprintable():
+        return text
+    return '"' + "".join(map(_escaped, text)) + '"'
+
+
+def _escaped(c: str) -> str:
+    if c in '"\\':
+        return "\\" + c
+    if c.isprintable():
+        return c
+    code = ord(c)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

@@ -151,9 +151,9 @@ class Recipe(_Fields, kw_only=True, forbid_unknown_fields=True, dict=True, metac
     >>> recipe = Recipe(data="digits", optimizer={"name": "SGD", "lr": 0.1}, epochs=3)
     >>> recipe.optimizer["momentum"]
     0.0
-    >>> Recipe(data="digits", epoch=3)
+    >>> Recipe(data="digits", epcohs=3)
     Traceback (most recent call last):
-    gapless.errors.RecipeError: epoch: unknown key; did you mean 'epochs'?
+    gapless.errors.RecipeError: epcohs: unknown key; did you mean 'epochs'?
     """
 
     def __post_init__(self) -> None:
@@ -190,8 +190,9 @@ class Recipe(_Fields, kw_only=True, forbid_unknown_fields=True, dict=True, metac
         if hasattr(data, "__fspath__"):
             self.data = str(data)
         elif isinstance(data, Mapping):
-            self.data = _sections.plain(data, "data")
-            _check_data_keys(self.data)
+            spec: dict[str, Any] = _sections.plain(data, "data")
+            _check_data_keys(spec)
+            self.data = spec
         elif data is not None and not isinstance(data, str):
             if not hasattr(data, "spec"):
                 raise RecipeError(
@@ -394,8 +395,6 @@ def _unknown_key(key: str) -> str:
         return f"unknown key; did you mean {tail!r}?"
     hint = _peers.key_hint(key)
     near = _peers.nearest(key, KEYS)
-    if hint is not None and near is not None and hint.endswith(f"called {near}"):
-        return f"unknown key; did you mean {near!r}?"
     if hint is not None:
         return f"unknown key ({hint})"
     if near is not None:

@@ -36,7 +36,10 @@ CASES = {
     "constant": (schedule.Constant(), lambda o: L.ConstantLR(o, factor=1.0)),
     "step": (schedule.Step(9, 0.3), lambda o: L.StepLR(o, 9, 0.3)),
     "step_epochs": (schedule.Step(step_size_epochs=2), lambda o: L.StepLR(o, 2 * PER_EPOCH)),
-    "multi_step": (schedule.MultiStep([3, 20, 20, 50], 0.5), lambda o: L.MultiStepLR(o, [3, 20, 20, 50], 0.5)),
+    "multi_step": (
+        schedule.MultiStep([3, 20, 20, 50], 0.5),
+        lambda o: L.MultiStepLR(o, [3, 20, 20, 50], 0.5),
+    ),
     "multi_step_epochs": (
         schedule.MultiStep(milestones_epochs=[2, 5]),
         lambda o: L.MultiStepLR(o, [2 * PER_EPOCH, 5 * PER_EPOCH]),
@@ -52,12 +55,18 @@ CASES = {
     "one_cycle_linear": (
         schedule.OneCycle(0.25, 10.0, 1e3, "linear"),
         lambda o: L.OneCycleLR(
-            o, BASE, TOTAL, pct_start=0.25, anneal_strategy="linear", div_factor=10.0, final_div_factor=1e3,
+            o,
+            BASE,
+            TOTAL,
+            pct_start=0.25,
+            anneal_strategy="linear",
+            div_factor=10.0,
+            final_div_factor=1e3,
             cycle_momentum=False,
         ),
     ),
     "lambda": (schedule.Lambda(lambda t: 1 / (1 + t)), lambda o: L.LambdaLR(o, lambda t: 1 / (1 + t))),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -99,9 +108,14 @@ def test_by_epoch_is_torch_stepped_after_each_epoch(ours, make):
 def test_plateau_follows_torch(mode, threshold_mode, cooldown):
     rng = random.Random(f"{mode}{threshold_mode}{cooldown}")
     arguments = {
-        "factor": 0.5, "patience": 2, "threshold": 1e-2, "threshold_mode": threshold_mode, "cooldown": cooldown,
-        "min_lr": 0.01, "eps": 1e-3,
-    }  # fmt: skip
+        "factor": 0.5,
+        "patience": 2,
+        "threshold": 1e-2,
+        "threshold_mode": threshold_mode,
+        "cooldown": cooldown,
+        "min_lr": 0.01,
+        "eps": 1e-3,
+    }
     ours = schedule.ReduceOnPlateau(mode=mode, **arguments)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=BASE)
     peer = L.ReduceLROnPlateau(optimizer, mode, **arguments)

@@ -28,10 +28,19 @@ ANY_SCRIPT = [
 
 def row(epoch, **more):
     return {
-        "epoch": epoch, "lr": 0.1 / epoch, "train/running/top1": 0.5, "train/running/loss": 1.0,
-        "train/clean/top1": 0.6, "train/clean/loss": 0.9, "val/top1": 0.55, "val/loss": 1.1, "val/low": 0.5,
-        "val/high": 0.6, "val/majority": 0.2, **more,
-    }  # fmt: skip
+        "epoch": epoch,
+        "lr": 0.1 / epoch,
+        "train/running/top1": 0.5,
+        "train/running/loss": 1.0,
+        "train/clean/top1": 0.6,
+        "train/clean/loss": 0.9,
+        "val/top1": 0.55,
+        "val/loss": 1.1,
+        "val/low": 0.5,
+        "val/high": 0.6,
+        "val/majority": 0.2,
+        **more,
+    }
 
 
 def size_and_variety(path):
@@ -132,9 +141,16 @@ def test_predictions_ask_only_for_the_worst_pictures(tmp_path):
         return np.full((8, 8, 3), 10 * i, np.uint8)
 
     report.predictions(
-        load, [0, 1, 2, 0], [1, 1, 0, 2], [0.6, 0.99, 0.8, 0.7], tmp_path / "p.png", classes=ANY_SCRIPT,
-        most=2, ids=["a/1.jpg", "a/2.jpg", "花/3.jpg", "4"], title="validation",
-    )  # fmt: skip
+        load,
+        [0, 1, 2, 0],
+        [1, 1, 0, 2],
+        [0.6, 0.99, 0.8, 0.7],
+        tmp_path / "p.png",
+        classes=ANY_SCRIPT,
+        most=2,
+        ids=["a/1.jpg", "a/2.jpg", "花/3.jpg", "4"],
+        title="validation",
+    )
     assert asked == [2, 3], "the most confident errors first; the right answer, however confident, never"
     asked.clear()
     report.predictions(load, [0, 1], [0, 1], [0.9, 0.6], tmp_path / "p.png", classes=ANY_SCRIPT)
@@ -164,9 +180,14 @@ def test_characters_without_a_font_are_named_once_and_drawn_all_the_same(tmp_pat
 
 @pytest.mark.parametrize(
     ("name", "width", "want"),
-    [("short", 10, "short"), ("a_rather_long_class_name", 12, "a_rath…_name"), ("向日葵向日葵", 7, "向日…葵"),
-     ("line\nbreak", 20, "line break"), ("", 5, "·")],
-)  # fmt: skip
+    [
+        ("short", 10, "short"),
+        ("a_rather_long_class_name", 12, "a_rath…_name"),
+        ("向日葵向日葵", 7, "向日…葵"),
+        ("line\nbreak", 20, "line break"),
+        ("", 5, "·"),
+    ],
+)
 def test_names_are_shortened_in_the_middle(name, width, want):
     assert fonts.shorten(name, width) == want
 

@@ -47,9 +47,12 @@ def test_every_schedule_is_covered_above():
 
 
 @given(
-    per_epoch=st.integers(1, 40), epochs=st.integers(1, 30), warm=st.floats(0, 5), start=st.floats(0, 0.1),
+    per_epoch=st.integers(1, 40),
+    epochs=st.integers(1, 30),
+    warm=st.floats(0, 5),
+    start=st.floats(0, 0.1),
     base=st.floats(1e-4, 10),
-)  # fmt: skip
+)
 def test_warmup_rises_to_the_base_rate_and_never_starts_at_zero(per_epoch, epochs, warm, start, base):
     cosine = schedule.Cosine(warmup_epochs=warm, warmup_start=start)
     total, length = per_epoch * epochs, cosine.warmup_length(per_epoch)
@@ -105,7 +108,7 @@ def test_timm_s_warmup_starts_where_timm_starts():
         (lambda: schedule.from_config({"name": "Cosine", "warmup_epoch": 3}), "did you mean 'warmup_epochs'"),
         (lambda: schedule.from_config({"name": "OneCycle", "warmup_epochs": 3}), "of its own"),
     ],
-)  # fmt: skip
+)
 def test_bad_parameters_say_what_to_do(make, message):
     with pytest.raises(RecipeError, match=message):
         make()

@@ -173,12 +173,12 @@ def _draw_loss(ax: Any, history: Sequence[Row], best: tuple[float, float] | None
 def _draw_small(
     ax: Any, history: Sequence[Row], key: str, color: str, title: str, *, zero: bool = False
 ) -> None:
-    """A small panel of one column; `zero`: from 0 up, or logarithmic over a wide range."""
+    """A small panel of one column; `zero`: from 0 up, or logarithmic for losses over a wide range."""
     ax.set_title(title, fontsize=8.5, color=style.GREY, loc="left")
     _line(ax, history, key, color, key, linewidth=1.5, markersize=2.5)
     values = _series(history, key)[1]
     if zero and values:
-        if min(values) > 0 and max(values) > 1000 * min(values):
+        if key.endswith("loss") and min(values) > 0 and max(values) > 1000 * min(values):
             ax.set_yscale("log")
         else:
             ax.set_ylim(bottom=0, top=1.12 * max(values) or 1.0)
@@ -198,7 +198,7 @@ def _mark(ax: Any, point: tuple[float, float], text: str) -> None:
     far = point[0] > (left + right) / 2
     box = {"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1.5}
     where = {
-        "xytext": (-9 if far else 9, -16),
+        "xytext": (-9 if far else 9, -28),
         "textcoords": "offset points",
         "ha": "right" if far else "left",
     }
