@@ -36,7 +36,7 @@ from ._files import write_atomic
 from ._layout import DTYPES, Entry, _short, canonical, make_header, parse_header, strict_json
 from .errors import CheckpointError
 
-__all__ = ["FORMAT", "Checkpoint", "CheckpointWriteError", "read", "write"]
+__all__ = ["FORMAT", "Checkpoint", "CheckpointWriteError", "Packed", "pack", "read", "write"]
 
 FORMAT = 1
 DOCUMENTS = ("recipe", "graph", "manifest", "history", "records", "state")
@@ -120,6 +120,27 @@ class Checkpoint:
         raise AttributeError(name)
 
 
+@dataclass(frozen=True)
+class Packed:
+    """A document as it is stored; made once by `pack` for what does not change from save to save."""
+
+    data: bytes
+    length: int
+
+
+def pack(word: str, value: Any) -> Packed:
+    """Compress a document.
+
+    Parameters
+    ----------
+    word : str
+        Its name, for the message when it cannot be stored.
+    value : plain data
+    """
+    text = _document_text(word, value)
+    return Packed(zlib.compress(text, 6), len(text))
+
+
 # -- writing ---------------------------------------------------------------------------------------
 
 
@@ -133,7 +154,7 @@ def write(path: str | os.PathLike[str], tensors: Mapping[str, Array], documents:
     tensors : mapping
         Arrays by name, with the prefixes of the module's docstring.
     documents : mapping
-        Plain data that JSON can hold.
+        Plain data that JSON can hold, or what `pack` made of them.
 
     Returns
     -------
@@ -190,7 +211,7 @@ def _write_error(target: Path, total: int, cause: OSError) -> CheckpointWriteErr
     message = (
         f"cannot save checkpoint {target}: {cause.strerror or cause}; it needs {total:,} "
         f"bytes{free}; {kept}. "
-        "Training state is still in memory: make room or choose another place, and save again"
+        "Nothing in memory was changed: make room or choose another place, and save again"
     )
     return CheckpointWriteError(cause.errno, message, str(target))
 
@@ -202,10 +223,9 @@ def _serialise(
     arrays = {name: _storable(name, a) for name, a in tensors.items()}
     places: dict[str, Any] = {}
     for word, value in documents.items():
-        text = _document_text(word, value)
-        packed = np.frombuffer(zlib.compress(text, 6), np.uint8)
-        arrays[f"gapless/{word}"] = packed
-        places[word] = {"tensor": f"gapless/{word}", "bytes": len(text)}
+        packed = value if isinstance(value, Packed) else pack(word, value)
+        arrays[f"gapless/{word}"] = np.frombuffer(packed.data, np.uint8)
+        places[word] = {"tensor": f"gapless/{word}", "bytes": packed.length}
     # Wider types first, so that every tensor stands at a multiple of its item size.
     arrays = dict(sorted(arrays.items(), key=lambda item: -item[1].dtype.itemsize))
     digests = {name: hashlib.sha256(_bytes(a)).hexdigest() for name, a in arrays.items()}

@@ -112,7 +112,7 @@ def banner(
         if len(indices):
             span = f"{count.min()} to {count.max()} images a class"
             lines.append(f"  {name:<5} {span}, largest class {count.max() / len(indices):.3f}")
-    warnings += data.notes
+    lines += [f"  ! {note}" for note in data.notes]
     trainable, total = parameters
     lines.append(
         f"model: {total:,} parameters" + (f", {trainable:,} of them trained" if trainable != total else "")

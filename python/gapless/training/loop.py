@@ -92,6 +92,8 @@ class Trainer:
             batch_size=max(recipe["batch_size"], 32),
             threads=threads,
         )
+        constant = {"recipe": recipe, "graph": net.document, "manifest": self.manifest}
+        self._constant = {word: checkpoint_file.pack(word, value) for word, value in constant.items()}
         self.position = Position()
         self.samples = SampleTable(self.index)
         self.history: list[dict[str, Any]] = []
@@ -254,7 +256,7 @@ class Trainer:
                     break
                 every = self.recipe["save_every_seconds"]
                 if every is not None and time.monotonic() - self._saved_at > every and p.batch < self.batches:
-                    self._save("last")
+                    self._snapshot()
         self.console.end_epoch()
         if p.batch < self.batches and not self._interrupt.requested:
             raise RuntimeError(f"the loader gave {p.batch} of {self.batches} batches of epoch {p.epoch + 1}")
@@ -351,14 +353,21 @@ class Trainer:
         self._call("on_epoch", dict(row))
 
     def _evaluate(self, row: dict[str, Any]) -> bool:
-        """Score every list with the weights that the checkpoint will call plain; whether they are the best
-        so far."""
+        """Score every list with the weights that the checkpoint calls plain; whether they are the best so
+        far."""
         p, monitor = self.position, self.recipe["monitor"]
         self.scorer.load(self.net.state_dict(self.kind), self.kind)
-        records = {
-            name: self.scorer.score(indices, name, stop=lambda: self._interrupt.requested)
-            for name, indices in self.lists.items()
-        }
+        try:
+            records = {
+                name: self.scorer.score(indices, name, stop=lambda: self._interrupt.requested)
+                for name, indices in self.lists.items()
+            }
+        except NonFiniteError as e:
+            self.files.event("non_finite", epoch=p.epoch + 1, step=p.step, text=str(e))
+            last = self.folder / "last.safetensors"
+            raise NonFiniteError(
+                f"epoch {p.epoch + 1}, after step {p.step}: {e}; {last} is older and stands"
+            ) from e
         for name, r in records.items():
             row |= {f"{name}/{m}": r.metric(m) for m in ("loss", *(f"top{k}" for k in r.correct))}
             row |= {f"{name}/correct": r.correct[1], f"{name}/n": r.n_scored}
@@ -414,9 +423,7 @@ class Trainer:
             "kernel_set": self.plan.kernel_set,
         }
         documents = {
-            "recipe": self.recipe,
-            "graph": self.net.document,
-            "manifest": self.manifest,
+            **self._constant,
             "history": self.history,
             # Records are about the very weights in the file; in the middle of an epoch there are none.
             "records": {k: r.to_dict() for k, r in self.records.items()} if evaluated else {},
@@ -424,6 +431,15 @@ class Trainer:
         }
         checkpoint_file.write(self.folder / f"{name}.safetensors", tensors, documents)
         self._saved_at = time.monotonic()
+
+    def _snapshot(self) -> None:
+        """A save in mid-epoch; when it fails (full disk), the one before it stands and training goes on."""
+        try:
+            self._save("last")
+        except checkpoint_file.CheckpointWriteError as e:
+            self._saved_at = time.monotonic()
+            self.console.warn(f"{e} Training goes on; the next snapshot is tried in due time")
+            self.files.event("snapshot_failed", text=str(e))
 
     def _elapsed(self) -> float:
         return getattr(self, "_before", self.position.seconds) + time.monotonic() - self._began
