@@ -97,8 +97,8 @@ def _split(family: str, value: Any, where: str, default: str | None) -> tuple[st
     table = rows(family)
     if len(given) == 1:
         (name, inner), *_ = given.items()
-        looks_like_name = name in table or _peers.name_hint(name) or name[:1].isupper()
-        if looks_like_name or default is None:
+        own = default is not None and any(p["name"] == name for p in table[default]["params"])
+        if default is None or name in table or (not own and (_peers.name_hint(name) or name[:1].isupper())):
             return name, {} if inner is None else inner
     if default is not None:
         return None, given
@@ -299,7 +299,8 @@ def canonical_schedule(value: Any, where: str, *, default: str | None = None) ->
     given = {str(k): plain(v, f"{where}.{k}") for k, v in value.items()}
     if "name" not in given and len(given) == 1:
         ((key, inner),) = given.items()
-        if key in schedule.names() or _peers.name_hint(key) or key[:1].isupper():
+        own = default is not None and key in schedule.parameters(default)
+        if key in schedule.names() or (not own and (_peers.name_hint(key) or key[:1].isupper())):
             given = {"name": key, **(inner or {})} if isinstance(inner, (Mapping, type(None))) else given
     partial = "name" not in given
     if partial and default is None:

@@ -330,6 +330,8 @@ def _train(arguments: argparse.Namespace) -> int:
                 "--resume stands alone: a run goes on by its own recipe, on its own data, in its own folder; "
                 f"leave out {', '.join(given)}"
             )
+        if not Path(arguments.resume).exists():
+            raise UsageError(f"--resume {arguments.resume}: there is no such run")
         run = gapless.train(
             None,
             resume=arguments.resume,

@@ -250,7 +250,7 @@ class Recipe(_Fields, kw_only=True, forbid_unknown_fields=True, dict=True, metac
         if isinstance(size, (list, tuple)):
             if len(size) != 2:
                 raise RecipeError(f"image_size: must be one number or (height, width), got {list(size)!r}")
-            self.image_size = int(size[0]) if size[0] == size[1] else list(size)
+            self.image_size = size[0] if size[0] == size[1] else list(size)
         if self.save_every_seconds is not None and isinstance(self.save_every_seconds, int):
             self.save_every_seconds = float(self.save_every_seconds)
         for key in ("freeze", "topk", "image_size", "epochs", "batch_size", "seed", "clip_norm"):
@@ -273,9 +273,9 @@ class Recipe(_Fields, kw_only=True, forbid_unknown_fields=True, dict=True, metac
         return {key: _copy(getattr(self, key)) for key in KEYS}
 
     def to_yaml(self) -> str:
-        """Return the recipe as YAML that `from_yaml` reads back exactly; keys that say nothing are left
-        out."""
-        return _yaml.dump({key: value for key, value in self.to_dict().items() if value is not None})
+        """Return the recipe as YAML that `from_yaml` reads back exactly; what is not said is left out."""
+        said = {k: v for k, v in self.to_dict().items() if v is not None or _DEFAULTS[k] is not None}
+        return _yaml.dump(said)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the recipe as YAML."""
