@@ -1,4 +1,4 @@
-"""One battery over every row of the tables, so that a new layer, loss or optimizer is tested by being there."""
+"""One battery over every row of the tables: a new layer, loss or optimizer is tested by being there."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CLASSES = 4
 
 
 class Case:
-    """A layer on an input that it takes, between a layer with weights and a linear head: x -> pre -> layer -> head."""
+    """A layer on an input that it takes, between a layer with weights and a linear head."""
 
     def __init__(self, name: str, kind: str) -> None:
         self.name, self.kind = name, kind
@@ -51,7 +51,13 @@ class Case:
         features = graph.shape(flat)[0]
         out = add("Linear", "head", {"in_features": features, "out_features": CLASSES}, [flat])
         order = [n["name"] for n in nodes if rows("layers")[n["layer"]].facts["weights"]]
-        return {"format": 1, "input": list(self.shape), "nodes": nodes, "outputs": [out, flat], "order": order}
+        return {
+            "format": 1,
+            "input": list(self.shape),
+            "nodes": nodes,
+            "outputs": [out, flat],
+            "order": order,
+        }
 
     def net(self, seed: int = 0) -> Net:
         return Net(self.document(), seed=seed)
@@ -78,7 +84,9 @@ def one_output(document):
 
 def plan_of(case, seed=0, batch=N, optimizer=None, **kwargs):
     net = Net(one_output(case.document()), seed=seed)
-    return gl.compile(net, losses.CrossEntropy(), optimizer, (batch, *case.shape), precision="precise", **kwargs)
+    return gl.compile(
+        net, losses.CrossEntropy(), optimizer, (batch, *case.shape), precision="precise", **kwargs
+    )
 
 
 def test_every_layer_is_in_the_battery():
@@ -157,13 +165,15 @@ def test_state_travels_by_name(case):
 def test_layer_object_and_node_are_the_same(case):
     layer = getattr(nn, case.name).from_config(case.config)
     if case.inputs != 1:
-        with pytest.raises((TypeError, ValueError), match="input|tensors"):
+        with pytest.raises((TypeError, ValueError), match=r"input|tensors"):
             layer.trace(case.shape)
         return
     document = layer.trace(case.shape)
     assert document["nodes"][0]["layer"] == case.name
     assert document["nodes"][0]["config"] == case.config
-    assert set(layer.state_dict()) == {n.split(".", 1)[1] for n in case.net().state_dict() if n.startswith("layer.")}
+    assert set(layer.state_dict()) == {
+        n.split(".", 1)[1] for n in case.net().state_dict() if n.startswith("layer.")
+    }
 
 
 @pytest.mark.parametrize("case", CASES, ids=repr)
@@ -172,7 +182,7 @@ def test_wrong_numbers_of_inputs_are_refused(case):
     graph = _core.Graph(case.shape)
     for n in (0, row.facts["max_in"] + 1):
         if n <= 16:
-            with pytest.raises(ValueError, match="in layer: .*takes .* input"):
+            with pytest.raises(ValueError, match=r"in layer: .*takes .* input"):
                 graph.add(case.name, "layer", 0, case.config, [0] * n)
 
 

@@ -33,7 +33,12 @@ def test_catalogue_lists_and_creates():
         ("resnet18", {"width": 2}, TypeError, "resnet18: unknown argument 'width'"),
         ("resnet18", {"stems": "cifar"}, TypeError, "did you mean 'stem'"),
         ("resnet18", {"stem": "small"}, ValueError, "stem must be one of 'auto', 'cifar', 'imagenet'"),
-        ("resnet18", {"input_shape": (3, 32, 32), "in_channels": 1}, ValueError, "in_channels is 1, but input_shape has 3"),
+        (
+            "resnet18",
+            {"input_shape": (3, 32, 32), "in_channels": 1},
+            ValueError,
+            "in_channels is 1, but input_shape has 3",
+        ),
         ("resnet18", {"input_shape": (32, 32)}, ValueError, r"input_shape must be \(C, H, W\)"),
         ("lenet", {"num_classes": 0, "image_size": 8}, ValueError, "Linear: out_features must be"),
     ],
@@ -47,7 +52,7 @@ def test_lenet_is_the_recipes():
     net = models.lenet(image_size=28)
     shapes = {k: v.shape for k, v in net.state_dict().items()}
     assert shapes == {
-        "conv1.weight": (32, 1, 3, 3), "conv1.bias": (32,), "conv2.weight": (64, 32, 3, 3), "conv2.bias": (64,),
+        "conv1.weight": (32, 1, 3, 3), "conv1.bias": (32,), "conv2.weight": (64, 32, 3, 3), "conv2.bias": (64,),  # noqa: E501
         "fc1.weight": (128, 64 * 7 * 7), "fc1.bias": (128,), "fc2.weight": (10, 128), "fc2.bias": (10,),
     }  # fmt: skip
     assert "bn1.running_mean" in models.lenet(image_size=28, norm=True).state_dict()
@@ -75,7 +80,12 @@ def test_stem_follows_the_size():
     assert stem(stem="cifar") == 3
     assert stem() == 3
     assert models.resnet8().trace((3, 65, 65))["nodes"][0]["config"]["kernel_size"] == 7
-    assert models.resnet8().state_dict()["conv1.weight"].shape == (16, 3, 7, 7)  # torchvision's, when nothing is known
+    assert models.resnet8().state_dict()["conv1.weight"].shape == (
+        16,
+        3,
+        7,
+        7,
+    )  # torchvision's, when nothing is known
 
 
 def test_stem_inside_another_module_follows_what_reaches_it():

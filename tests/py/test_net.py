@@ -81,7 +81,9 @@ def test_summary_counts_parameters_and_macs(net):
     assert summary.macs == 8 * 9 * 64 + 16 * 8 * 9 * 16 + 160
     text = repr(summary)
     assert "conv1" in text
-    assert text.endswith(f"input 1×8×8, 1,442 parameters (1,442 trainable), {summary.macs:,} multiply-accumulates per sample")
+    assert text.endswith(
+        f"input 1×8×8, 1,442 parameters (1,442 trainable), {summary.macs:,} multiply-accumulates per sample"
+    )
     assert net.summary((1, 16, 16)).rows[0].shape == (8, 16, 16)
     assert net._repr_html_().count("<tr>") == len(summary.rows) + 1
 
@@ -134,11 +136,11 @@ def test_store_shares_memory_read_only(net):
 
 def test_store_refuses_what_does_not_fit(net):
     store = net.store
-    with pytest.raises(KeyError, match="no weight 'conv1.wieght'; did you mean 'conv1.weight'"):
+    with pytest.raises(KeyError, match=r"no weight 'conv1.wieght'; did you mean 'conv1.weight'"):
         store.get("conv1.wieght")
     with pytest.raises(ShapeError, match=r"fc.bias: shape must be \(10,\), got \(3,\)"):
         store.set("fc.bias", np.zeros(3, np.float32))
-    with pytest.raises(TypeError, match="fc.bias: dtype must be float32, got float64"):
+    with pytest.raises(TypeError, match=r"fc.bias: dtype must be float32, got float64"):
         store.set("fc.bias", np.zeros(10))
     with pytest.raises(ValueError, match="there is no plane 'ema' yet"):
         store.get("fc.bias", "ema")
@@ -265,7 +267,10 @@ def test_pretrained_accounts_for_everything(tmp_path, net):
     cases = {
         "missing: conv2.weight": {k: v for k, v in net.state_dict().items() if k != "conv2.weight"},
         "unexpected: other.weight": {**net.state_dict(), "other.weight": np.zeros(3, np.float32)},
-        r"conv1.weight has shape \(8, 3, 3, 3\)": {**net.state_dict(), "conv1.weight": np.zeros((8, 3, 3, 3), np.float32)},
+        r"conv1.weight has shape \(8, 3, 3, 3\)": {
+            **net.state_dict(),
+            "conv1.weight": np.zeros((8, 3, 3, 3), np.float32),
+        },
         "they begin with 'model.'": {f"model.{k}": v for k, v in net.state_dict().items()},
     }
     other = Tiny(num_classes=4).net((1, 8, 8), seed=9)
@@ -285,5 +290,5 @@ def test_pretrained_refuses_files_that_are_not_weights(tmp_path, net):
     with pytest.raises(CheckpointError, match="pickled weights can run code"):
         nn.load_pretrained(net, tmp_path / "w.pth")
     (tmp_path / "w.safetensors").write_bytes(b"not at all")
-    with pytest.raises(CheckpointError, match="not a .safetensors file"):
+    with pytest.raises(CheckpointError, match=r"not a .safetensors file"):
         nn.load_pretrained(net, tmp_path / "w.safetensors")

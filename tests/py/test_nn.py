@@ -50,11 +50,15 @@ def line_of(function, text):
 def test_names_and_order_are_torchs():
     assert list(Small().state_dict()) == [
         "stem.weight", "stem.bias",
-        "blocks.0.conv.weight", "blocks.0.bn.weight", "blocks.0.bn.bias", "blocks.0.bn.running_mean", "blocks.0.bn.running_var",
-        "blocks.1.conv.weight", "blocks.1.bn.weight", "blocks.1.bn.bias", "blocks.1.bn.running_mean", "blocks.1.bn.running_var",
+        "blocks.0.conv.weight", "blocks.0.bn.weight", "blocks.0.bn.bias", "blocks.0.bn.running_mean", "blocks.0.bn.running_var",  # noqa: E501
+        "blocks.1.conv.weight", "blocks.1.bn.weight", "blocks.1.bn.bias", "blocks.1.bn.running_mean", "blocks.1.bn.running_var",  # noqa: E501
         "head.weight", "head.bias",
     ]  # fmt: skip
-    assert [name for name, _ in Small().named_parameters()][-3:] == ["blocks.1.bn.bias", "head.weight", "head.bias"]
+    assert [name for name, _ in Small().named_parameters()][-3:] == [
+        "blocks.1.bn.bias",
+        "head.weight",
+        "head.bias",
+    ]
     assert [name for name, _ in Small().named_children()] == ["stem", "blocks", "head"]
     assert "blocks.1.bn" in dict(Small().named_modules())
 
@@ -64,7 +68,14 @@ def test_graph_document_is_plain_data():
     assert json.loads(json.dumps(document)) == document
     assert document["format"] == 1
     assert document["input"] == [2, 6, 6]
-    assert document["order"] == ["stem", "blocks.0.conv", "blocks.0.bn", "blocks.1.conv", "blocks.1.bn", "head"]
+    assert document["order"] == [
+        "stem",
+        "blocks.0.conv",
+        "blocks.0.bn",
+        "blocks.1.conv",
+        "blocks.1.bn",
+        "head",
+    ]
     add = next(n for n in document["nodes"] if n["layer"] == "Add")
     assert add["name"] == "blocks.0.add"
     assert add["in"] == [3, 1]
@@ -82,7 +93,12 @@ def test_order_is_that_of_definition_not_of_use():
             return self.second(self.first(x))
 
     assert Late().trace((3,))["order"] == ["second", "first"]
-    assert list(Late().net((3,)).state_dict()) == ["second.weight", "second.bias", "first.weight", "first.bias"]
+    assert list(Late().net((3,)).state_dict()) == [
+        "second.weight",
+        "second.bias",
+        "first.weight",
+        "first.bias",
+    ]
 
 
 def test_shared_layer_has_its_weights_once():
@@ -120,7 +136,7 @@ def test_functions_and_operators_make_layers():
 
     document = Functions().trace((2, 6, 6))
     layers = [n["layer"] for n in document["nodes"]]
-    assert layers == ["MaxPool2d", "AdaptiveAvgPool2d", "Sigmoid", "ReLU", "Mul", "LeakyReLU", "Add", "Tanh", "Concat",
+    assert layers == ["MaxPool2d", "AdaptiveAvgPool2d", "Sigmoid", "ReLU", "Mul", "LeakyReLU", "Add", "Tanh", "Concat",  # noqa: E501
                       "ReLU6", "Flatten", "Linear", "Flatten"]  # fmt: skip
     assert len({n["name"] for n in document["nodes"]}) == len(layers)
     a, b = Functions()(X)
@@ -218,7 +234,7 @@ def test_layers_that_would_be_lost_are_refused():
 
     with pytest.raises(TypeError, match="has weights but is not an attribute"):
         Loose().trace((2, 6, 6))
-    with pytest.raises(TypeError, match="layers in a plain list are not seen; use nn.ModuleList"):
+    with pytest.raises(TypeError, match=r"layers in a plain list are not seen; use nn.ModuleList"):
         Small().extra = [nn.ReLU()]
     net = Small()
     net.unused = nn.Linear(3, 3)
@@ -288,7 +304,9 @@ def test_apply_reaches_all_modules():
 
 def test_repr_shows_the_tree():
     text = repr(Small())
-    assert text.startswith("Small(\n  (stem): Conv2d(2, 4, 3, padding=1)\n  (blocks): Sequential(\n    (0): Block(")
+    assert text.startswith(
+        "Small(\n  (stem): Conv2d(2, 4, 3, padding=1)\n  (blocks): Sequential(\n    (0): Block("
+    )
     assert "&lt;" not in Small()._repr_html_()
     assert Small()._repr_html_().startswith("<pre>Small(")
 
@@ -328,7 +346,10 @@ def test_weights_belong_to_the_module():
     plan = gl.compile(net, gl.losses.CrossEntropy(), gl.optim.SGD(lr=0.1), (5, 2, 6, 6))
     plan.step(X, [0, 1, 2, 0, 1])
     after = net.state_dict()
-    assert all(not np.array_equal(before[k], after[k]) for k in ("stem.weight", "blocks.0.bn.running_mean", "head.bias"))
+    assert all(
+        not np.array_equal(before[k], after[k])
+        for k in ("stem.weight", "blocks.0.bn.running_mean", "head.bias")
+    )
     np.testing.assert_array_equal(net.head.weight.numpy(), after["head.weight"])
     np.testing.assert_array_equal(net(X), plan.forward(X))
 
@@ -372,7 +393,7 @@ def test_net_with_a_seed_has_weights_of_its_own():
     assert module.net((2, 6, 6), seed=1).digest() == b.digest()
     module.load_state_dict(b.state_dict())
     assert module.net((2, 6, 6)).digest() == b.digest()
-    with pytest.raises(ValueError, match="they would be lost|would start from others"):
+    with pytest.raises(ValueError, match=r"they would be lost|would start from others"):
         module.net((2, 6, 6), seed=1)
 
 
@@ -414,7 +435,11 @@ def test_load_state_dict_is_strict_and_all_or_nothing():
 
 def test_num_batches_tracked_is_accepted_and_ignored():
     net = Small()
-    state = {**net.state_dict(), "blocks.0.bn.num_batches_tracked": np.array(17), "blocks.1.bn.num_batches_tracked": np.array(17)}
+    state = {
+        **net.state_dict(),
+        "blocks.0.bn.num_batches_tracked": np.array(17),
+        "blocks.1.bn.num_batches_tracked": np.array(17),
+    }
     report = net.load_state_dict(state)
     assert not report.unexpected
     assert not any("num_batches" in k for k in net.state_dict())
@@ -465,7 +490,11 @@ def test_rules_are_in_the_document_and_before_or_after_the_weights_exist_they_gi
     nn.init.kaiming_normal_(late.stem.weight)
     np.testing.assert_array_equal(early.state_dict()["stem.weight"], late.state_dict()["stem.weight"])
     assert early.trace((2, 6, 6))["init"] == {"stem.weight": ["normal", pytest.approx(np.sqrt(2 / 18))]}
-    assert early.net((2, 6, 6), seed=0).digest() == late.net((2, 6, 6), seed=0).digest() == late.net((2, 6, 6)).digest()
+    assert (
+        early.net((2, 6, 6), seed=0).digest()
+        == late.net((2, 6, 6), seed=0).digest()
+        == late.net((2, 6, 6)).digest()
+    )
 
 
 @pytest.mark.parametrize(

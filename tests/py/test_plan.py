@@ -56,7 +56,14 @@ def test_steps_learn_and_report_per_sample():
 def test_step_takes_classes_soft_targets_and_ragged_values():
     soft = np.zeros((N, 10), np.float32)
     soft[np.arange(N), Y] = 1
-    forms = [Y, Y.astype(np.uint8), list(Y), soft, soft.astype(np.float64), (Y.astype(np.float32), np.arange(N + 1))]
+    forms = [
+        Y,
+        Y.astype(np.uint8),
+        list(Y),
+        soft,
+        soft.astype(np.float64),
+        (Y.astype(np.float32), np.arange(N + 1)),
+    ]
     plans = [make() for _ in forms]
     losses = [plan.step(X, y).losses for plan, y in zip(plans, forms, strict=True)]
     for plan, loss in zip(plans, losses, strict=True):
@@ -115,7 +122,9 @@ def test_short_batches_and_strides_give_the_same_bits():
 def test_pictures_and_floats_give_the_same_network():
     pictures = RNG.integers(0, 256, (N, 8, 8, 1), dtype=np.uint8)
     mean, std = (0.4,), (0.25,)
-    floats = np.ascontiguousarray(((pictures.astype(np.float64) / 255 - 0.4) / 0.25).astype(np.float32).transpose(0, 3, 1, 2))
+    floats = np.ascontiguousarray(
+        ((pictures.astype(np.float64) / 255 - 0.4) / 0.25).astype(np.float32).transpose(0, 3, 1, 2)
+    )
     a = make(mean=mean, std=std, input_dtype="uint8")
     b = make()
     np.testing.assert_allclose(a.step(pictures, Y).losses, b.step(floats, Y).losses, rtol=1e-5)
@@ -167,7 +176,9 @@ def test_lr_of_a_step_and_wrong_ones():
     plan.step(X, Y, lr=0.0)
     np.testing.assert_array_equal(plan.store.get("fc.weight"), w)
     plan.step(X, Y, lr=0.5)
-    np.testing.assert_allclose(plan.store.get("fc.weight"), w - 0.5 * plan.gradients()["fc.weight"], rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(
+        plan.store.get("fc.weight"), w - 0.5 * plan.gradients()["fc.weight"], rtol=1e-5, atol=1e-7
+    )
     with pytest.raises(TypeError, match="SGD: unknown parameter 'learning_rate'"):
         plan.step(X, Y, learning_rate=0.1)
     with pytest.raises(ValueError, match="SGD: lr must be"):
@@ -185,7 +196,9 @@ def test_groups_have_rates_of_their_own():
     np.testing.assert_allclose(after["fc.weight"], before["fc.weight"] - g["fc.weight"], rtol=1e-4, atol=1e-6)
     np.testing.assert_array_equal(after["conv1.weight"], before["conv1.weight"])
     np.testing.assert_array_equal(after["bn2.weight"], before["bn2.weight"])
-    np.testing.assert_allclose(after["bn2.bias"], before["bn2.bias"] - 0.1 * g["bn2.bias"], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+        after["bn2.bias"], before["bn2.bias"] - 0.1 * g["bn2.bias"], rtol=1e-4, atol=1e-6
+    )
     assert plan.hyper(lr=0.05)[:, 0].tolist() == [0.05, 0.5, 0.0]
     with pytest.raises(TypeError, match="SGD: unknown parameter 'rate'"):
         make(groups=[{"params": "fc", "rate": 1}])
@@ -233,7 +246,7 @@ def test_non_finite_steps_leave_no_trace(bad):
     before = planes(plan)
     x = X.copy()
     x[3, 0, 2, 2] = bad
-    with pytest.raises(NonFiniteError, match="sample|loss"):
+    with pytest.raises(NonFiniteError, match=r"sample|loss"):
         plan.step(x, Y, ids=np.arange(100, 106), ema_decay=0.5)
     assert planes(plan) == before
 
@@ -241,7 +254,7 @@ def test_non_finite_steps_leave_no_trace(bad):
 def test_core_plan_checks_its_operands():
     plan = make()
     core = plan._last
-    good = dict(hyper=plan.hyper(), epoch=0, step=0, ids=np.arange(N), seed=0)
+    good = {"hyper": plan.hyper(), "epoch": 0, "step": 0, "ids": np.arange(N), "seed": 0}
     with pytest.raises(ShapeError, match=r"hyper: shape must be \(groups >= 1, 5\)"):
         core.step(X, Y, **{**good, "hyper": np.zeros((1, 2))})
     with pytest.raises(ShapeError, match=r"ids: shape must be \(6\)"):
@@ -251,7 +264,7 @@ def test_core_plan_checks_its_operands():
     with pytest.raises(TypeError, match="hyper and ids must be given"):
         core.step(X, Y)
     plan.store.set_group("fc.bias", 3)
-    with pytest.raises(ValueError, match="fc.bias is in group 3, but there are 1 rows"):
+    with pytest.raises(ValueError, match=r"fc.bias is in group 3, but there are 1 rows"):
         core.step(X, Y, **good)
 
 
@@ -393,7 +406,9 @@ def test_a_second_thread_is_refused_and_the_gil_is_free():
     assert longest < 0.5  # the interpreter went on meanwhile (the machine may be busy, so the bound is wide)
 
 
-@pytest.mark.skipif(threading.current_thread() is not threading.main_thread(), reason="signals reach the main thread")
+@pytest.mark.skipif(
+    threading.current_thread() is not threading.main_thread(), reason="signals reach the main thread"
+)
 def test_interrupted_steps_stop_soon_and_leave_no_trace():
     plan, x, y = big()
     plan.step(x[:1].repeat(2, 0), y[:2])
@@ -401,7 +416,7 @@ def test_interrupted_steps_stop_soon_and_leave_no_trace():
     old = signal.signal(signal.SIGALRM, _raise_stop)
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.1)
-        with pytest.raises(Stop):
+        with pytest.raises(Stop):  # noqa: PT012
             for _ in range(50):
                 before = planes(plan)
                 plan.step(x, y)
@@ -414,7 +429,7 @@ def test_interrupted_steps_stop_soon_and_leave_no_trace():
     plan.step(x, y)
 
 
-class Stop(Exception):
+class Stop(Exception):  # noqa: N818
     at = 0.0
 
 
@@ -436,10 +451,14 @@ def test_random_draws_follow_their_coordinates():
     ids = np.arange(N)
     same = plan.step(X, Y, ids=ids, epoch=3, seed=5).losses
     np.testing.assert_array_equal(plan.step(X, Y, ids=ids, epoch=3, seed=5).losses, same)
-    np.testing.assert_array_equal(plan.step(X[::-1], Y[::-1], ids=ids[::-1], epoch=3, seed=5).losses[::-1], same)
+    np.testing.assert_array_equal(
+        plan.step(X[::-1], Y[::-1], ids=ids[::-1], epoch=3, seed=5).losses[::-1], same
+    )
     np.testing.assert_array_equal(plan.step(X[2:4], Y[2:4], ids=ids[2:4], epoch=3, seed=5).losses, same[2:4])
     for change in ({"epoch": 4}, {"seed": 6}, {"ids": ids + 1}):
-        assert not np.array_equal(plan.step(X, Y, **{"ids": ids, "epoch": 3, "seed": 5, **change}).losses, same)
+        assert not np.array_equal(
+            plan.step(X, Y, **{"ids": ids, "epoch": 3, "seed": 5, **change}).losses, same
+        )
 
 
 def test_philox_and_permutation_are_fixed_for_ever():
@@ -457,7 +476,9 @@ def test_philox_and_permutation_are_fixed_for_ever():
 def test_init_fill_is_what_a_store_draws():
     net = nn.Sequential(nn.Linear(7, 5)).net((7,), seed=11)
     bound = 1 / np.sqrt(7)
-    np.testing.assert_array_equal(_core.init_fill("uniform", (5, 7), bound, 11, "0.weight"), net.store.get("0.weight"))
+    np.testing.assert_array_equal(
+        _core.init_fill("uniform", (5, 7), bound, 11, "0.weight"), net.store.get("0.weight")
+    )
     assert np.all(_core.init_fill("one", (3,), 0.0, 0, "x") == 1)
     with pytest.raises(ValueError, match="sizes must be >= 1"):
         _core.init_fill("one", (0,), 0.0, 0, "x")

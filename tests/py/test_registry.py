@@ -32,12 +32,26 @@ def example(family, name):
 
 def test_tables_have_what_the_first_version_promises():
     names = {family: set(rows(family)) for family in FAMILIES}
-    assert {"Conv2d", "Linear", "BatchNorm2d", "GroupNorm", "ReLU", "ReLU6", "LeakyReLU", "Tanh", "Sigmoid"} <= names["layers"]
-    assert {"SiLU", "Hardswish", "Hardsigmoid", "MaxPool2d", "AvgPool2d", "AdaptiveAvgPool2d"} <= names["layers"]
+    assert {
+        "Conv2d",
+        "Linear",
+        "BatchNorm2d",
+        "GroupNorm",
+        "ReLU",
+        "ReLU6",
+        "LeakyReLU",
+        "Tanh",
+        "Sigmoid",
+    } <= names["layers"]
+    assert {"SiLU", "Hardswish", "Hardsigmoid", "MaxPool2d", "AvgPool2d", "AdaptiveAvgPool2d"} <= names[
+        "layers"
+    ]
     assert {"Flatten", "Dropout", "Add", "Mul", "Concat"} <= names["layers"]
     assert "CrossEntropy" in names["losses"]
     assert {"SGD", "Adam", "AdamW"} <= names["optimizers"]
-    assert {"Resize", "CenterCrop", "Pad", "RandomCrop", "RandomHorizontalFlip", "Normalize"} <= names["augments"]
+    assert {"Resize", "CenterCrop", "Pad", "RandomCrop", "RandomHorizontalFlip", "Normalize"} <= names[
+        "augments"
+    ]
 
 
 @pytest.mark.parametrize(("family", "name"), ROWS)
@@ -69,7 +83,12 @@ def test_config_makes_an_equal_object(family, name):
     made = example(family, name)
     config = made.config()
     assert set(config) == {p.name for p in rows(family)[name].params}
-    for again in (type(made).from_config(config), made.clone(), copy.deepcopy(made), pickle.loads(pickle.dumps(made))):
+    for again in (
+        type(made).from_config(config),
+        made.clone(),
+        copy.deepcopy(made),
+        pickle.loads(pickle.dumps(made)),
+    ):
         assert again == made
         assert hash(again) == hash(made)
         assert repr(again) == repr(made)
@@ -118,7 +137,10 @@ def test_values_of_the_wrong_kind_are_refused(family, name):
 def test_messages_name_the_nearest_parameter():
     with pytest.raises(TypeError, match="Conv2d: unknown parameter 'strides'; did you mean 'stride'"):
         nn.Conv2d(3, 16, 3, strides=2)
-    with pytest.raises(TypeError, match=r"Conv2d: missing 'kernel_size'; write Conv2d\(in_channels, out_channels, kernel_size"):
+    with pytest.raises(
+        TypeError,
+        match=r"Conv2d: missing 'kernel_size'; write Conv2d\(in_channels, out_channels, kernel_size",
+    ):
         nn.Conv2d(3, 16)
     with pytest.raises(TypeError, match="Conv2d: in_channels is given twice"):
         nn.Conv2d(3, 16, 3, in_channels=4)
@@ -204,7 +226,9 @@ def test_show_config_says_what_runs():
 
 def test_stubs_are_up_to_date():
     done = subprocess.run(
-        [sys.executable, ROOT / "csrc" / "tools" / "gen_stubs.py", ROOT / "python", "--check"], capture_output=True, text=True
+        [sys.executable, ROOT / "csrc" / "tools" / "gen_stubs.py", ROOT / "python", "--check"],
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -222,7 +246,17 @@ def test_stub_of_the_core_has_every_name():
                 assert f"def {attribute}(" in body, f"{name}.{attribute}"
 
 
-@pytest.mark.parametrize("module", ["gapless.optim", "gapless.losses", "gapless.plan", "gapless.nn.init", "gapless.nn.module", "gapless.models"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "gapless.optim",
+        "gapless.losses",
+        "gapless.plan",
+        "gapless.nn.init",
+        "gapless.nn.module",
+        "gapless.models",
+    ],
+)
 def test_doctests_of_modules(module):
     result = doctest.testmod(importlib.import_module(module))
     assert result.attempted > 0
