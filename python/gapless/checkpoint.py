@@ -186,7 +186,7 @@ def write(path: str | os.PathLike[str], tensors: Mapping[str, Array], documents:
     total = sum(memoryview(p).nbytes for p in pieces)
 
     def verify(temporary: Path) -> None:
-        again = read(temporary)
+        again = _parse(_load(temporary), temporary, known=digest)
         if again.digest != digest:
             raise CheckpointError(
                 f"{target}: read back as {again.digest[:16]}…, written as {digest[:16]}…: the disk "
@@ -318,7 +318,9 @@ def _load(place: Path) -> Array:
     return blob
 
 
-def _parse(blob: Array, place: Path) -> Checkpoint:
+def _parse(blob: Array, place: Path, known: str = "") -> Checkpoint:
+    """Check and take apart. A file whose digest is `known` has the tensors that were written: theirs need no
+    check."""
     size = blob.size
     if size < 8 + 2 + 32:
         raise CheckpointError(f"only {size} bytes: not a checkpoint, or cut off at byte {size}")
@@ -327,7 +329,7 @@ def _parse(blob: Array, place: Path) -> Checkpoint:
         raise _diagnose(blob)
     metadata, entries, data = _header(blob)
     meta = _meta(metadata, entries)
-    for e in entries[:-1]:
+    for e in entries[:-1] if digest.hex() != known else ():
         if _digest_of(blob, data, e) != meta["digests"][e.name]:
             raise CheckpointError(
                 f"tensor {_short(e.name)} (bytes {data + e.begin:,} to {data + e.end:,}): digest differs"

@@ -412,9 +412,8 @@ def test_system_calls_come_in_the_safe_order(saved: Path, monkeypatch: pytest.Mo
         monkeypatch.setattr(
             _files.os, name, lambda *a, real=real, name=name: (calls.append(name), real(*a))[1]
         )
-    monkeypatch.setattr(
-        checkpoint, "read", lambda p, real=checkpoint.read: (calls.append("read"), real(p))[1]
-    )
+    real_load = checkpoint._load
+    monkeypatch.setattr(checkpoint, "_load", lambda path: (calls.append("read"), real_load(path))[1])
     checkpoint.write(saved, tensors(), DOCUMENTS)
     assert calls == ["fsync", "read", "replace", "fsync"]
 

@@ -223,7 +223,8 @@ class Trainer:
         epochs = self.recipe["epochs"] - self.position.epoch
         images = (self.total - self.position.step) * self.recipe["batch_size"] * 4
         images += epochs // self.recipe["eval_every"] * sum(len(v) for v in self.lists.values())
-        return float(took / n * images) + 0.2 * epochs
+        expected: float = took / n * images + 0.2 * epochs
+        return expected
 
     def _epoch(self) -> None:
         p = self.position
@@ -298,7 +299,7 @@ class Trainer:
             self._call("on_step", {**info, "ids": [self.data.ids[i] for i in batch.ids]})
 
     def _lr(self, step: int) -> float:
-        return float(self.schedule.value(step, self.batches, self.total, self.recipe["optimizer"]["lr"]))
+        return self.schedule.value(step, self.batches, self.total, self.recipe["optimizer"]["lr"])
 
     def _explain(self, error: NonFiniteError, batch: Any) -> NonFiniteError:
         p = self.position
