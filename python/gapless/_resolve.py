@@ -238,7 +238,7 @@ def _padded(now: tuple[int, int], padding: Any) -> tuple[int, int]:
 def _default_pipeline(key: str, size: tuple[int, int], data: Any) -> tuple[list[dict[str, Any]], str]:
     own = None if data.size is None else _pair(data.size)
     side = _short(size)
-    if max(size) <= SMALL:
+    if max(_pair(data.max_size)) <= SMALL:
         padding = max(1, min(size) // 8)
         fit: list[dict[str, Any]] = []
         if own != size:

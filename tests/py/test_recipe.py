@@ -455,6 +455,8 @@ def test_one_image_size_moves_both_pipelines():
     data = FakeData(size=(480, 640), channels=3)
     r = resolve(Recipe(image_size=96), data).recipe
     assert (r.train[0]["size"], r.eval[0]["size"], r.eval[1]["size"]) == (96, 110, 96)
+    tiny = resolve(Recipe(image_size=32), data).recipe
+    assert [op["name"] for op in tiny.train] == ["RandomResizedCrop", "Normalize"], "pictures decide"
     small = resolve(Recipe(image_size=[12, 16]), FakeData()).recipe
     assert small.image_size == [12, 16]
     assert small.eval[1]["size"] == [12, 16]

@@ -74,7 +74,7 @@ def grid(
     axes."""
     columns = max(1, min(8, n))
     rows = max(1, -(-n // columns))
-    side, gap, edge = 1.32, 0.12, 0.1  # inches
+    side, gap, edge = 1.4, 0.14, 0.1  # inches
     above, below = 0.17 * lines_above + 0.06, 0.17 if line_below else 0.05
     head = 0.34 if title else edge
     width = max(columns * (side + gap) - gap + 2 * edge, 4.4)
@@ -88,6 +88,7 @@ def grid(
         ax.set_xticks([])
         ax.set_yticks([])
         ax.spines[:].set_color("#b9c0c8")
+        ax.set_anchor("N")  # headings of wide pictures stand at one height with the others
         axes.append(ax)
     if title:
         fig.text(edge / width, 1 - 0.1 / height, title, va="top", **style.text_style(fig, 10, weight="bold"))

@@ -70,7 +70,7 @@ def confusion(
     fig = style.figure(side + 3.4, side, [*names, title or ""])
     grid = fig.add_gridspec(1, 2, width_ratios=[side, 3.2])
     ax, text = fig.add_subplot(grid[0]), fig.add_subplot(grid[1])
-    _draw_matrix(fig, ax, counts, names)
+    _draw_matrix(fig, ax, counts, names, side - 1.4)
     _draw_list(fig, text, counts, names, listed)
     if title:
         fig.suptitle(title, x=0.01, ha="left", **style.text_style(fig, 11, weight="bold"))
@@ -85,7 +85,7 @@ def _colours() -> Any:
     )
 
 
-def _draw_matrix(fig: Any, ax: Any, counts: NDArray[np.int64], names: list[str]) -> None:
+def _draw_matrix(fig: Any, ax: Any, counts: NDArray[np.int64], names: list[str], side: float) -> None:
     n = len(names)
     rows = counts.sum(axis=1, keepdims=True)
     share = counts / np.maximum(rows, 1)
@@ -96,7 +96,8 @@ def _draw_matrix(fig: Any, ax: Any, counts: NDArray[np.int64], names: list[str])
     if n <= MOST_NAMED:
         size = float(np.clip(200 / max(n, 1), 5.5, 10))
         style_of = style.text_style(fig, size)
-        turned = max((len(name) for name in names), default=0) > 3 and n > 3
+        widest = max((fonts.width(name) for name in names), default=0) * size * 0.6 / 72  # inches
+        turned = widest > 0.9 * side / max(n, 1)
         ax.set_xticks(range(n), names, rotation=45 if turned else 0, ha="right" if turned else "center",
                       rotation_mode="anchor" if turned else "default", **style_of)  # fmt: skip
         ax.set_yticks(range(n), names, **style_of)
@@ -118,21 +119,26 @@ def _draw_list(
     fig: Any, ax: Any, counts: NDArray[np.int64], names: list[str], listed: list[tuple[int, int, int]]
 ) -> None:
     ax.set_axis_off()
-    total, right = int(counts.sum()), int(np.trace(counts))
-    rate = right / total if total else 0.0
-    ax.text(0, 1, f"{right:,} of {total:,} right ({rate:.4f})", va="top", transform=ax.transAxes,
-            **style.text_style(fig, 10, weight="bold"))  # fmt: skip
+
+    def line(down: float, left: str, right: str = "", size: float = 8, **look: Any) -> None:
+        for x, text, more in ((0, left, look), (1, right, {"color": style.RED})):
+            ax.annotate(
+                text,
+                (x, 1),
+                xycoords="axes fraction",
+                xytext=(0, -down),
+                textcoords="offset points",
+                ha="right" if x else "left",
+                va="top",
+                **style.text_style(fig, size, **more),
+            )
+
+    total, hits = int(counts.sum()), int(np.trace(counts))
+    line(0, f"{hits:,} of {total:,} right ({hits / max(total, 1):.4f})", size=10, weight="bold")
     if not listed:
-        said = "No errors." if total else "Nothing was scored."
-        ax.text(0, 0.93, said, va="top", transform=ax.transAxes, **style.text_style(fig, 9, style.GREY))
+        line(20, "No errors." if total else "Nothing was scored.", size=9, color=style.GREY)
         return
-    ax.text(0, 0.945, "most frequent errors: truth → prediction", va="top", transform=ax.transAxes,
-            **style.text_style(fig, 8, style.GREY))  # fmt: skip
-    step = min(0.045, 0.88 / len(listed))
+    line(20, "most frequent errors: truth → prediction", color=style.GREY)
     for k, (t, p, count) in enumerate(listed):
-        row = int(counts[t].sum())
-        words = f"{fonts.shorten(names[t], 13)} → {fonts.shorten(names[p], 13)}"
-        y = 0.895 - k * step
-        ax.text(0, y, words, va="top", transform=ax.transAxes, **style.text_style(fig, 8))
-        ax.text(1, y, f"{count:,} of {row:,}", va="top", ha="right", transform=ax.transAxes,
-                **style.text_style(fig, 8, style.RED))  # fmt: skip
+        words = f"{fonts.shorten(names[t], 15)} → {fonts.shorten(names[p], 15)}"
+        line(38 + 15 * k, words, f"{count:,} of {int(counts[t].sum()):,}")

@@ -207,5 +207,5 @@ def _mark(ax: Any, point: tuple[float, float], text: str) -> None:
 
 def _legend(ax: Any) -> None:
     if ax.get_legend_handles_labels()[0]:
-        look = {"frameon": True, "framealpha": 0.85, "edgecolor": "none", "labelcolor": style.INK}
+        look = {"frameon": True, "framealpha": 0.93, "edgecolor": "none", "labelcolor": style.INK}
         ax.legend(loc="best", fontsize=9, **look)

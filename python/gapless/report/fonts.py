@@ -8,7 +8,7 @@ import unicodedata
 import warnings
 from collections.abc import Iterable
 
-__all__ = ["MissingGlyphs", "families", "shorten"]
+__all__ = ["MissingGlyphs", "families", "shorten", "width"]
 
 # First the fonts that look right with the default one; then anything installed that has the character.
 _PREFERRED = (
@@ -108,12 +108,13 @@ def families(texts: Iterable[str]) -> list[str]:
     return chosen
 
 
-def _width(text: str) -> int:
+def width(text: str) -> int:
+    """Return how many columns a text takes; a Chinese character takes two."""
     return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
-def shorten(text: str, width: int) -> str:
-    """Cut `text` to `width` columns (a Chinese character takes two), in the middle, where the least is lost.
+def shorten(text: str, most: int) -> str:
+    """Cut `text` to `most` columns (a Chinese character takes two), in the middle, where the least is lost.
 
     Also what a picture cannot draw is made visible: line breaks and controls become blanks, ``$`` stays a
     dollar.
@@ -127,18 +128,18 @@ def shorten(text: str, width: int) -> str:
         "".join(" " if unicodedata.category(c) in ("Cc", "Zl", "Zp", "Cs") else c for c in text).strip()
         or "·"
     )
-    if _width(text) <= width:
+    if width(text) <= most:
         return text
     head: list[str] = []
     tail: list[str] = []
-    room = width - 1
+    room = most - 1
     left, right = 0, len(text) - 1
     while room > 0 and left <= right:
         front = len(head) <= len(tail)
         c = text[left] if front else text[right]
-        if _width(c) > room:
+        if width(c) > room:
             break
-        room -= _width(c)
+        room -= width(c)
         if front:
             head.append(c)
             left += 1

@@ -79,7 +79,7 @@ def predictions(
         )
     heading = f"{title}: {what}" if title else what
     names = [
-        (fonts.shorten(classes[int(truth[i])], 14), fonts.shorten(classes[int(said[i])], 12)) for i in chosen
+        (fonts.shorten(classes[int(truth[i])], 14), fonts.shorten(classes[int(said[i])], 10)) for i in chosen
     ]
     labels_below = [_sample_name(ids[i]) for i in chosen] if ids is not None else []
     every = [text for pair in names for text in pair]
@@ -90,11 +90,11 @@ def predictions(
         show(ax, load(i) if callable(load) else np.asarray(load)[i])
         right = truth[i] == said[i]
         colour = style.GREEN if right else style.RED
-        ax.set_title(f"truth {names[k][0]}", pad=14, **style.text_style(fig, 8.5))
-        look = style.text_style(fig, 8.5, colour, "bold")
+        ax.set_title(f"truth {names[k][0]}", pad=14, **style.text_style(fig, 8))
+        look = style.text_style(fig, 8, colour, "bold")
         where = {"xycoords": "axes fraction", "textcoords": "offset points", "annotation_clip": False}
         ax.annotate(
-            f"said {names[k][1]} ({sure[i]:.2f})", (0.5, 1), xytext=(0, 3), ha="center", **where, **look
+            f"said {names[k][1]} {sure[i]:.2f}", (0.5, 1), xytext=(0, 3), ha="center", **where, **look
         )
         if labels_below:
             ax.set_xlabel(labels_below[k], labelpad=2, **style.text_style(fig, 6.5, style.GREY))
