@@ -24,7 +24,7 @@ import json
 import os
 import stat
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,9 +34,9 @@ from numpy.typing import NDArray
 
 from ._files import write_atomic
 from ._layout import DTYPES, Entry, _short, canonical, make_header, parse_header, strict_json
-from .errors import CheckpointError
+from .errors import CheckpointError, DataError, GaplessError
 
-__all__ = ["FORMAT", "Checkpoint", "CheckpointWriteError", "Packed", "pack", "read", "write"]
+__all__ = ["FORMAT", "Checkpoint", "CheckpointWriteError", "Packed", "fitting", "pack", "read", "write"]
 
 FORMAT = 1
 DOCUMENTS = ("recipe", "graph", "manifest", "history", "records", "state")
@@ -83,7 +83,16 @@ class Checkpoint:
     @property
     def weights_kind(self) -> str:
         """``"raw"`` or ``"ema"``: which weights the plain names are."""
-        return str(self.documents["state"]["weights_kind"])
+        kind = self.state.get("weights_kind") if isinstance(self.state, dict) else None
+        if kind not in ("raw", "ema"):
+            raise CheckpointError(
+                f"{self.path}: document 'state': weights_kind is {kind!r}, expected 'raw' or 'ema'"
+            )
+        return str(kind)
+
+    def scored(self) -> dict[str, Array]:
+        """Weights and statistics that the record scored, by layer name."""
+        return {k: v for k, v in self.tensors.items() if not k.startswith(_PREFIXES)}
 
     def weights(self, kind: str | None = None) -> dict[str, Array] | None:
         """Weights and statistics by layer name; None when this kind was not stored.
@@ -94,7 +103,7 @@ class Checkpoint:
             Default: those that the record scored.
         """
         if kind is None or kind == self.weights_kind:
-            return {k: v for k, v in self.tensors.items() if not k.startswith(_PREFIXES)}
+            return self.scored()
         return self._under(f"{kind}/")
 
     def slots(self) -> dict[str, dict[str, Array]]:
@@ -301,6 +310,21 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
         return _parse(blob, place)
     except CheckpointError as error:
         raise CheckpointError(f"{place}: {error}") from error.__cause__
+
+
+@contextlib.contextmanager
+def fitting(saved: Checkpoint) -> Iterator[None]:
+    """Inside, something is made of a checkpoint's documents: whatever does not fit is a CheckpointError.
+
+    A file may be whole and still say nonsense: a layer that does not exist, a pipeline that is a number.
+    """
+    try:
+        yield
+    except (CheckpointError, DataError, MemoryError):
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as e:
+        what = str(e) if isinstance(e, GaplessError) else f"{type(e).__name__}: {e}"
+        raise CheckpointError(f"{saved.path}: what its documents say does not fit: {what}") from e
 
 
 def _load(place: Path) -> Array:

@@ -81,9 +81,12 @@ def evaluate(
         A checkpoint or data that cannot be used.
     """
     saved = checkpoint_file.read(find_checkpoint(checkpoint))
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"batch_size: must be at least 1, got {batch_size}")
     with threads_set(threads):
-        source, own = _data_of(saved, data)
-        name, indices = _choose(saved, source, own, split)
+        with checkpoint_file.fitting(saved):
+            source, own = _data_of(saved, data)
+            name, indices = _choose(saved, source, own, split)
         scorer = Scorer.of_checkpoint(saved, source, batch_size=batch_size, threads=threads)
         bar = _Bar(len(indices), name) if verbose else None
         with contextlib.closing(bar) if bar else contextlib.nullcontext():
@@ -177,8 +180,6 @@ class Scorer:
         self.net = Net(document, seed=None)
         self.precision, self.threads = precision, threads
         self.batch_size = batch_size or 64
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size: must be at least 1, got {batch_size}")
         self.plan = _core.Plan(
             self.net.graph(),
             self.net.store,
@@ -200,22 +201,21 @@ class Scorer:
         """The scorer that a checkpoint describes, with the weights that its record scored."""
         from .data.pipeline import Pipeline
 
-        recipe = saved.recipe
-        loss = dict(recipe["loss"])
-        scorer = cls(
-            saved.graph,
-            data,
-            Pipeline(recipe["eval"], evaluation=True),
-            loss=(loss.pop("name"), loss),
-            precision=recipe["precision"],
-            topk=saved.state["topk"],
-            classes=saved.manifest["classes"],
-            batch_size=batch_size,
-            threads=threads,
-        )
-        weights = saved.weights()
-        assert weights is not None
-        scorer.load(weights, saved.weights_kind)
+        with checkpoint_file.fitting(saved):
+            recipe = saved.recipe
+            loss = dict(recipe["loss"])
+            scorer = cls(
+                saved.graph,
+                data,
+                Pipeline(recipe["eval"], evaluation=True),
+                loss=(loss.pop("name"), loss),
+                precision=recipe["precision"],
+                topk=saved.state["topk"],
+                classes=saved.manifest["classes"],
+                batch_size=batch_size,
+                threads=threads,
+            )
+            scorer.load(saved.scored(), saved.weights_kind)
         return scorer
 
     def load(self, weights: Mapping[str, NDArray[Any]], kind: str) -> None:
@@ -407,7 +407,8 @@ def _names_its_splits(data: Data) -> bool:
 
 
 def _compare(saved: Checkpoint, now: EvalRecord, verbose: int) -> EvalRecord:
-    stored = saved.records.get(now.split)
+    with checkpoint_file.fitting(saved):
+        stored = saved.records.get(now.split)
     if stored is None:
         return now
     recorded = EvalRecord.from_dict(stored)

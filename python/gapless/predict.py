@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from . import _core, metrics
 from . import checkpoint as checkpoint_file
-from .errors import DataError, NonFiniteError, ShapeError
+from .errors import CheckpointError, DataError, NonFiniteError, ShapeError
 from .evaluation import find_checkpoint
 
 if TYPE_CHECKING:
@@ -107,15 +107,18 @@ class Model:
         from .nn import Net
 
         self.path = saved.path
-        self.classes: tuple[str, ...] = tuple(saved.manifest["classes"])
-        self.weights_kind = saved.weights_kind
-        self.net: Net = Net(saved.graph, seed=None)
-        weights = saved.weights()
-        assert weights is not None
-        self.net.load_state_dict(weights, strict=True)
-        self.pipeline = Pipeline(saved.recipe["eval"], evaluation=True)
-        self._channels = int(saved.manifest["channels"])
-        self._precision = str(saved.recipe["precision"])
+        with checkpoint_file.fitting(saved):
+            self.classes: tuple[str, ...] = tuple(saved.manifest["classes"])
+            self.weights_kind = saved.weights_kind
+            self.net: Net = Net(saved.graph, seed=None)
+            self.net.load_state_dict(saved.scored(), strict=True)
+            self.pipeline = Pipeline(saved.recipe["eval"], evaluation=True)
+            self._channels = int(saved.manifest["channels"])
+            self._precision = str(saved.recipe["precision"])
+            if self.net.num_classes != len(self.classes):
+                raise CheckpointError(
+                    f"{saved.path}: {len(self.classes)} class names for {self.net.num_classes} outputs"
+                )
         self._plan: Any = None
 
     def predict(self, images: Any, *, batch_size: int = 64) -> Predictions:

@@ -429,22 +429,8 @@ for k in range(1, 1_000_000):
 
 
 def test_kill_while_saving_leaves_a_whole_file(tmp_path: Path) -> None:
-    path, last = tmp_path / "last.safetensors", 0
-    delays = np.random.default_rng(2).uniform(0, 0.03, 30)
-    for delay in delays:
-        child = subprocess.Popen([sys.executable, "-c", SAVER, str(path)], stdout=subprocess.PIPE, text=True)
-        assert child.stdout is not None
-        said = int(child.stdout.readline())
-        time.sleep(delay)
-        child.send_signal(signal.SIGKILL)
-        rest, _ = child.communicate()
-        said = max([said, *map(int, rest.split("\n")[:-1])])
-        c = checkpoint.read(path)
-        assert c.state["k"] >= said, "a checkpoint that was said to be saved was lost"
-        assert (c.tensors["w"] == c.state["k"]).all()
-        assert (c.tensors["v"] == c.state["k"]).all()
-        last = c.state["k"]
-    assert last >= 1
+    assert kill_while_saving(tmp_path, 30, seed=2) == 30
+    path = tmp_path / "last.safetensors"
     checkpoint.write(path, tensors(), DOCUMENTS)
     assert list(tmp_path.iterdir()) == [path], "what killed writers left is swept by the next write"
 
@@ -460,3 +446,117 @@ def test_a_living_writer_is_not_swept(tmp_path: Path) -> None:
     _files.write_atomic(path, pieces())
     assert path.read_bytes() == b"firstsecond"
     assert list(tmp_path.iterdir()) == [path]
+
+
+# -- fuzzing ------------------------------------------------------------------------------------
+
+
+def mutated(r: np.random.Generator, header: dict[str, Any], data: bytes) -> bytes:
+    """A file with something wrong in header, metadata or bytes; mostly sealed anew, so that checks behind the
+    digest are reached."""
+    rows, body = json.loads(json.dumps(header)), bytearray(data)
+    meta = json.loads(rows["__metadata__"]["gapless"])
+    values = [
+        None,
+        -1,
+        0,
+        1,
+        2**31,
+        2**63,
+        1e308,
+        "",
+        "F32",
+        "x" * 3000,
+        [],
+        [1, 2],
+        {},
+        True,
+        "gapless/digest",
+        [0, 16],
+    ]
+    kind = r.integers(7)
+    if kind == 0:
+        body[r.integers(len(body))] ^= 1 << int(r.integers(8))
+    elif kind == 1:
+        del body[int(r.integers(len(body))) :]
+    elif kind == 2:
+        body += bytes(int(r.integers(1, 40)))
+    else:
+        tree: Any = meta if kind == 3 else rows
+        while True:
+            key: Any = (
+                list(tree)[r.integers(len(tree))] if isinstance(tree, dict) else int(r.integers(len(tree)))
+            )
+            if not isinstance(tree[key], dict | list) or not tree[key] or r.random() < 0.2:
+                break
+            tree = tree[key]
+        if kind == 4 and isinstance(tree, dict):
+            del tree[key]
+        elif kind == 5 and isinstance(tree, dict):
+            tree[str(values[r.integers(len(values))])] = tree[key]
+        else:
+            tree[key] = values[r.integers(len(values))]
+    if isinstance(rows.get("__metadata__"), dict) and "gapless" in rows["__metadata__"] and kind == 3:
+        rows["__metadata__"]["gapless"] = canonical(meta)
+    text = json.dumps(rows).encode()
+    if r.random() < 0.1:
+        text = bytearray(text)
+        text[r.integers(len(text))] = r.integers(256)
+    out = struct.pack("<Q", len(text)) + bytes(text) + bytes(body)
+    return out + hashlib.sha256(out).digest() if r.random() < 0.9 else out + bytes(32)
+
+
+def fuzz(count: int, seed: int) -> tuple[int, float]:
+    """Mutated files until `count`; how many were refused, and the longest time that one took."""
+    r = np.random.default_rng(seed)
+    small = {"w": np.ones(3, np.float32), "ema/w": np.ones(3, np.float32)}
+    pieces, _ = checkpoint._serialise(small, {"state": {"weights_kind": "raw"}, "recipe": {"a": [1, 2]}})
+    blob = b"".join(bytes(p) for p in pieces)
+    length = struct.unpack_from("<Q", blob)[0]
+    header, data = json.loads(blob[8 : 8 + length]), blob[8 + length : -32]
+    refused_, longest = 0, 0.0
+    for _ in range(count):
+        case = np.frombuffer(mutated(r, header, data), np.uint8)
+        began = time.perf_counter()
+        try:
+            checkpoint._parse(case, Path("fuzz"))
+        except CheckpointError:
+            refused_ += 1
+        longest = max(longest, time.perf_counter() - began)
+    return refused_, longest
+
+
+def test_a_slice_of_fuzzing() -> None:
+    refused_, longest = fuzz(3000, seed=0)
+    assert refused_ > 2900  # what is left was changed without effect, such as blanks in the header
+    assert longest < 1.0
+
+
+def kill_while_saving(folder: Path, kills: int, seed: int) -> int:
+    """Kill a saving process at random moments; every time the newest or the one before it must load. Kills
+    made."""
+    path = folder / "last.safetensors"
+    for delay in np.random.default_rng(seed).uniform(0, 0.03, kills):
+        child = subprocess.Popen([sys.executable, "-c", SAVER, str(path)], stdout=subprocess.PIPE, text=True)
+        assert child.stdout is not None
+        said = int(child.stdout.readline())
+        time.sleep(delay)
+        child.send_signal(signal.SIGKILL)
+        rest, _ = child.communicate()
+        said = max([said, *map(int, rest.split("\n")[:-1])])
+        c = checkpoint.read(path)
+        assert c.state["k"] >= said, "a checkpoint that was said to be saved was lost"
+        assert (c.tensors["w"] == c.state["k"]).all()
+        assert (c.tensors["v"] == c.state["k"]).all()
+    return kills
+
+
+if __name__ == "__main__":  # the whole figures: python tests/py/test_checkpoint.py fuzz 1000000, … kill 500
+    import tempfile
+
+    what, number = sys.argv[1], int(sys.argv[2])
+    if what == "fuzz":
+        print(json.dumps(dict(zip(("refused", "longest_seconds"), fuzz(number, seed=1), strict=True))))
+    else:
+        with tempfile.TemporaryDirectory() as place:
+            print(json.dumps({"kills": kill_while_saving(Path(place), number, seed=1), "damaged": 0}))

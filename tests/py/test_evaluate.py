@@ -144,6 +144,51 @@ def test_missing_and_unknown_weights_are_refused(run: gl.Run, tmp_path: Path) ->
             gl.evaluate(rewrite(run.best, tmp_path / f"{k}.safetensors", change))
 
 
+def test_whole_files_that_say_nonsense_are_refused(run: gl.Run, tmp_path: Path) -> None:
+    """Sealed anew after something in the documents was changed: nothing but a clear error may come of it."""
+    values: list[Any] = [
+        None,
+        -1,
+        0,
+        3,
+        1 << 62,
+        1e300,
+        "",
+        "Conv2d",
+        [],
+        [0],
+        {},
+        {"name": "SGD"},
+        True,
+        "raw",
+    ]
+    r, path = np.random.default_rng(0), tmp_path / "a.safetensors"
+    refused = 0
+
+    def change(tensors: dict[str, Any], documents: dict[str, Any]) -> None:
+        tree: Any = documents[["recipe", "graph", "manifest", "state", "records"][r.integers(5)]]
+        while True:
+            key: Any = (
+                list(tree)[r.integers(len(tree))] if isinstance(tree, dict) else int(r.integers(len(tree)))
+            )
+            if not isinstance(tree[key], dict | list) or not tree[key] or r.random() < 0.15:
+                break
+            tree = tree[key]
+        if r.random() < 0.2 and isinstance(tree, dict):
+            del tree[key]
+        else:
+            tree[key] = values[r.integers(len(values))]
+
+    for _ in range(40):
+        rewrite(run.best, path, change)
+        for use in (gl.evaluate, gl.load):
+            try:
+                use(path)
+            except (gl.errors.GaplessError, MemoryError):
+                refused += 1
+    assert refused > 15
+
+
 def test_the_records_own_data_given_again_are_recognised(run: gl.Run) -> None:
     assert gl.evaluate(run, "digits").reproduced == "exact"
     data = gl.data.digits(split=(0.5, 0.5), seed=9)  # split otherwise: the manifest decides, not this

@@ -52,8 +52,8 @@ def start(recipe: Recipe, out: Any, console: Console, threads: int | None) -> Tr
         net.load_state_dict(given.state_dict(), strict=True)
     plain = resolved.recipe.to_dict()
     report = _load_pretrained(net, plain, resolved.data)
-    folder = new_folder(out)
-    trainer = Trainer(plain, resolved.data, net, folder, console, threads)
+    trainer = Trainer(plain, resolved.data, net, Path(), console, threads)
+    trainer.settle(new_folder(out))  # now that everything fits
     for line in [*resolved.reasons, *report]:
         console.say(line)
     trainer.files.text("recipe.yaml", resolved.recipe.to_yaml())
@@ -74,13 +74,14 @@ def resume(path: Path, recipe: Any, console: Console, threads: int | None) -> Tr
         return _from_the_beginning(folder, given, console, threads)
     saved = checkpoint_file.read(file)
     _check_resumable(saved, given)
-    if saved.state["finished"]:
-        console.say(f"{folder}: this run is finished ({saved.state['epoch']} epochs); nothing to do")
-        return Run.open(folder)
-    data = _reopen(saved.recipe["data"], saved.manifest, given)
-    net = Net(saved.graph, seed=None)
-    trainer = Trainer(saved.recipe, data, net, folder, console, threads)
-    _restore(trainer, saved)
+    with checkpoint_file.fitting(saved):
+        if saved.state["finished"]:
+            console.say(f"{folder}: this run is finished ({saved.state['epoch']} epochs); nothing to do")
+            return Run.open(folder)
+        data = _reopen(saved.recipe["data"], saved.manifest, given)
+        net = Net(saved.graph, seed=None)
+        trainer = Trainer(saved.recipe, data, net, folder, console, threads)
+        _restore(trainer, saved)
     return trainer
 
 
@@ -107,6 +108,8 @@ def _from_the_beginning(folder: Path, given: Recipe | None, console: Console, th
 def _restore(trainer: Trainer, saved: Checkpoint) -> None:
     words = restore_net(trainer.net, saved, trainer.recipe["optimizer"]["name"])
     p = trainer.position = Position.of(saved.state)
+    if (p.step, p.batch <= trainer.batches) != (p.epoch * trainer.batches + p.batch, True):
+        raise CheckpointError(f"document 'state': step {p.step} is not epoch {p.epoch}, batch {p.batch}")
     p.interrupted = False
     trainer.samples = SampleTable.of(saved.tensors, trainer.index)
     trainer.history = list(saved.history)

@@ -57,8 +57,7 @@ class Trainer:
         from .. import recipe as recipes
 
         self.recipe, self.data, self.net, self.console, self.threads = recipe, data, net, console, threads
-        self.files = Folder(folder, console)
-        self.folder = folder
+        self.settle(folder)
         if recipe["mix"]:
             raise RecipeError("mix: mixing ops (Mixup, CutMix) are not there yet; leave mix empty")
         if recipe["test"] and not len(data.splits.get("test", ())):
@@ -101,6 +100,10 @@ class Trainer:
         self.callbacks: tuple[Any, ...] = ()
         self._first: Any = None  # drawn when the epoch is over: a picture takes longer than a step
         self._saved_at = self._began = time.monotonic()
+
+    def settle(self, folder: Path) -> None:
+        """Take a folder to write into."""
+        self.folder, self.files = folder, Folder(folder, self.console)
 
     def _batches(self) -> int:
         n, size = len(self.index), self.recipe["batch_size"]
@@ -251,20 +254,22 @@ class Trainer:
         self.console.begin_epoch(p.epoch, self.recipe["epochs"], len(order), len(order) - len(rest))
         loader = Loader(self.data, rest, self.pipeline, size, epoch=p.epoch, seed=seed, threads=self.threads)
         with loader:
+            began = time.monotonic()
             for batch in loader:
                 self._step(batch)
+                p.training_seconds += time.monotonic() - began
                 if self._interrupt.requested:
                     break
                 every = self.recipe["save_every_seconds"]
                 if every is not None and time.monotonic() - self._saved_at > every and p.batch < self.batches:
                     self._snapshot()
+                began = time.monotonic()
         self.console.end_epoch()
         if p.batch < self.batches and not self._interrupt.requested:
             raise RuntimeError(f"the loader gave {p.batch} of {self.batches} batches of epoch {p.epoch + 1}")
 
     def _step(self, batch: Any) -> None:
         p = self.position
-        began = time.monotonic()
         if p.step == 0:
             self._first = batch
         lr = self._lr(p.step)
@@ -288,8 +293,6 @@ class Trainer:
         self.samples.note(p.epoch, batch.ids, loss, right)
         n = len(batch.ids)
         p.step, p.batch, p.images = p.step + 1, p.batch + 1, p.images + n
-        took = time.monotonic() - began
-        p.training_seconds += took
         self._seen, self._right = self._seen + n, self._right + int(np.count_nonzero(right))
         self.console.step(
             n, float(mean), self._right, self._seen, lr, p.images / max(p.training_seconds, 1e-9)
@@ -484,9 +487,7 @@ class Trainer:
         saved = checkpoint_file.read(path)
         if "test" in saved.records:
             return
-        weights = saved.weights()
-        assert weights is not None
-        self.scorer.load(weights, saved.weights_kind)
+        self.scorer.load(saved.scored(), saved.weights_kind)
         record = self.scorer.score(np.asarray(self.data.splits["test"], np.int64), "test")
         documents = {**saved.documents, "records": {**saved.records, "test": record.to_dict()}}
         checkpoint_file.write(path, saved.tensors, documents)

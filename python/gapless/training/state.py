@@ -61,10 +61,21 @@ class Position:
     @classmethod
     def of(cls, state: Mapping[str, Any]) -> Position:
         """From a checkpoint's document ``state``."""
-        try:
-            return cls(**{name: state[name] for name in cls.__dataclass_fields__})
-        except (KeyError, TypeError) as e:
-            raise CheckpointError(f"document 'state': {e}: not the state of a training run") from e
+        values, blank = {}, cls()
+        for name in cls.__dataclass_fields__:
+            value, kind = state.get(name), type(getattr(blank, name))
+            if name == "best":
+                good = value is None or (
+                    isinstance(value, dict) and {"epoch", "value", "monitor"} == set(value)
+                )
+            else:
+                good = type(value) is kind and (kind is bool or value >= 0)
+            if not good:
+                raise CheckpointError(
+                    f"document 'state': {name} is {value!r}: not the state of a training run"
+                )
+            values[name] = value
+        return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""
