@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -311,6 +312,49 @@ def test_what_a_callback_raises_stops_the_run(tmp_path: Path, event: str) -> Non
     assert "last.safetensors" in e.value.__notes__[0]
     saved = checkpoint.read(tmp_path / "r" / "last.safetensors")
     assert saved.state["step"] == {"on_step": 0, "on_epoch": 23, "on_eval": 23, "on_end": 46}[event]
+
+
+class Disk:
+    """A disk that is full from one step to another."""
+
+    def __init__(self, full: int, free: int) -> None:
+        self.full, self.free = full, free
+        self.limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def on_step(self, info: dict[str, Any]) -> None:
+        if info["step"] == self.full:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1000, self.limit[1]))
+        if info["step"] == self.free:
+            self.restore()
+
+    def restore(self) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, self.limit)
+
+
+def test_a_full_disk_at_the_end_of_an_epoch_stops_the_run(tmp_path: Path) -> None:
+    disk = Disk(30, 10**9)
+    try:
+        with pytest.raises(gl.errors.CheckpointError, match=r"it needs .* bytes") as e:
+            small.train(tmp_path / "r", [disk])
+    finally:
+        disk.restore()
+    assert isinstance(e.value, OSError)
+    assert checkpoint.read(tmp_path / "r" / "last.safetensors").state["step"] == 23
+    assert not list((tmp_path / "r").glob(".*"))
+    assert small.digest(small.train(resume=tmp_path / "r").last) == small.digest(
+        small.train(tmp_path / "w").last
+    )
+
+
+def test_a_full_disk_in_mid_epoch_is_outlived(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    disk = Disk(5, 10)
+    try:
+        run = small.train(tmp_path / "r", [disk], save_every_seconds=1e-9)
+    finally:
+        disk.restore()
+    assert "the next snapshot is tried in due time" in capsys.readouterr().err
+    assert gl.evaluate(run).reproduced == "exact"
+    assert small.digest(run.last) == small.digest(small.train(tmp_path / "w").last)
 
 
 def test_callbacks_get_what_they_need(tmp_path: Path) -> None:

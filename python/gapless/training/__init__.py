@@ -68,6 +68,18 @@ def train(
         stands.
     RecipeError, DataError, CheckpointError
         Input that cannot be used; nothing was trained.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import gapless as gl
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     recipe = gl.Recipe(data="digits", model="lenet", epochs=2)
+    ...     run = gl.train(recipe, out=f"{folder}/digits", verbose=0)
+    ...     record = gl.evaluate(run.best)
+    ...     said = gl.load(run.best).predict([gl.data.digits().load(0)]).labels
+    >>> record.reproduced, record.loss == run.record.loss, record.n_scored, len(said)
+    ('exact', True, 359, 1)
     """
     console = Console(verbose, json)
     callbacks = tuple(callbacks)
