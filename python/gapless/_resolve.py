@@ -19,7 +19,7 @@ SMALL = 64  # pixels: up to here a picture is fed at its own size
 LARGE_SIZE = 128  # pixels: what larger pictures are fed at
 BATCH = 32
 LEAST_STEPS = 600
-MOST_EPOCHS = 15  # where the data give 600 steps sooner
+MOST_EPOCHS = 20  # where the data give 600 steps sooner
 REFERENCE_BATCH = 256  # of scale_lr
 CLEAN_SAMPLES = 2000
 # Multiply-adds of one training step per pixel and image, roughly (3 x forward), and what fits into minutes.
@@ -392,11 +392,12 @@ def _fill_optimization(
     epochs = values["epochs"]
     said = values["optimizer"] or {}
     if "name" not in said:
-        lr = 0.01 if values["pretrained"] else 0.05
+        small = max(_pair(values["image_size"])) <= SMALL
+        lr = 0.01 if values["pretrained"] else 0.1 if small else 0.05
         usual = {"lr": lr, "momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}
         chosen = {"name": "SGD", **usual, **said}
         values["optimizer"] = chosen
-        why = "a gentle start from trained weights" if values["pretrained"] else "the usual for small ResNets"
+        why = "a gentle start from trained weights" if values["pretrained"] else "the usual for ResNets"
         shown = ", ".join(f"{k} {chosen[k]}" for k in ("lr", "momentum", "weight_decay"))
         reasons.append(f"optimizer: SGD, {shown}: {why}")
     if values["scale_lr"]:

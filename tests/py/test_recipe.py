@@ -429,11 +429,11 @@ def test_small_pictures_are_fed_as_they_are():
     full = resolve(Recipe(), FakeData())
     r = full.recipe
     assert r.model == {"name": "resnet8", "num_classes": 10}
-    assert (r.image_size, r.batch_size, r.epochs) == (8, 32, 15)
+    assert (r.image_size, r.batch_size, r.epochs) == (8, 32, 20)
     assert [op["name"] for op in r.train] == ["RandomCrop", "Normalize"]
     assert [op["name"] for op in r.eval] == ["Normalize"]
     assert full.input_shape == (1, 8, 8)
-    assert full.total_steps == 15 * 45 >= 600
+    assert full.total_steps == 20 * 45 >= 600
     assert r.topk == [1, 5]
     assert r.clean_samples == 359
     assert full.reasons, "each default says why"
