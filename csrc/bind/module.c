@@ -68,6 +68,51 @@ static PyMethodDef functions[] = {
     {NULL, NULL, 0, NULL},
 };
 
+/* ---- fork ---- */
+
+/* A fork in one thread waits for a parallel call in another, whose poll waits for the GIL: so the waiting is done here,
+ * before the fork and without the GIL. */
+static PyObject *before_fork(PyObject *module, PyObject *unused) {
+    (void)module, (void)unused;
+    Py_BEGIN_ALLOW_THREADS
+    gap_threads_fork_begin();
+    Py_END_ALLOW_THREADS
+    Py_RETURN_NONE;
+}
+
+static PyObject *after_fork(PyObject *module, PyObject *unused) {
+    (void)module, (void)unused;
+    gap_threads_fork_end();
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef before_fork_def = {"_before_fork", before_fork, METH_NOARGS, NULL};
+static PyMethodDef after_fork_def = {"_after_fork", after_fork, METH_NOARGS, NULL};
+
+static int register_fork(void) {
+    int failed = -1;
+    PyObject *os = PyImport_ImportModule("os"), *empty = PyTuple_New(0), *kwargs = NULL, *hook = NULL, *done = NULL;
+    PyObject *before = PyCFunction_New(&before_fork_def, NULL), *after = PyCFunction_New(&after_fork_def, NULL);
+    if (os == NULL || empty == NULL || before == NULL || after == NULL) goto done;
+    if (!PyObject_HasAttrString(os, "register_at_fork")) {
+        failed = 0; /* a system without fork */
+        goto done;
+    }
+    hook = PyObject_GetAttrString(os, "register_at_fork");
+    kwargs = Py_BuildValue("{s:O, s:O, s:O}", "before", before, "after_in_parent", after, "after_in_child", after);
+    if (hook != NULL && kwargs != NULL) done = PyObject_Call(hook, empty, kwargs);
+    failed = done == NULL ? -1 : 0;
+done:
+    Py_XDECREF(os);
+    Py_XDECREF(empty);
+    Py_XDECREF(kwargs);
+    Py_XDECREF(hook);
+    Py_XDECREF(done);
+    Py_XDECREF(before);
+    Py_XDECREF(after);
+    return failed;
+}
+
 /* ---- init ---- */
 
 static PyTypeObject *add_type(PyObject *module, PyType_Spec *spec) {
@@ -82,7 +127,8 @@ static int module_exec(PyObject *module) {
     if ((state->graph_type = add_type(module, &gap_bind_graph_spec)) == NULL) return -1;
     if ((state->store_type = add_type(module, &gap_bind_store_spec)) == NULL) return -1;
     if ((state->plan_type = add_type(module, &gap_bind_plan_spec)) == NULL) return -1;
-    return gap_bind_pipeline_add(module);
+    if (gap_bind_pipeline_add(module) < 0) return -1;
+    return register_fork();
 }
 
 static int module_traverse(PyObject *module, visitproc visit, void *arg) {

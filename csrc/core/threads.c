@@ -32,6 +32,7 @@ static pthread_mutex_t callers = PTHREAD_MUTEX_INITIALIZER; /* one parallel call
 static pthread_once_t at_fork = PTHREAD_ONCE_INIT;
 static GAP_THREAD_LOCAL bool inside; /* this thread is running a chunk: calls from it are nested */
 static GAP_THREAD_LOCAL int my_thread;
+static GAP_THREAD_LOCAL bool forking; /* this thread holds `callers` around a fork */
 static GAP_THREAD_LOCAL gap_interrupted_fn *poll_fn;
 static GAP_THREAD_LOCAL void *poll_cookie;
 
@@ -107,11 +108,31 @@ static void after_fork_child(void) {
     atomic_store(&pool.job, 0);
     atomic_store(&pool.busy, 0);
     inside = false;
+    forking = false;
     my_thread = 0;
 }
 
-static void lock_callers(void) { pthread_mutex_lock(&callers); }
-static void unlock_callers(void) { pthread_mutex_unlock(&callers); }
+/* `inside`: a poll forks; the lock is this thread's already. */
+static void lock_callers(void) {
+    if (!forking && !inside) pthread_mutex_lock(&callers);
+}
+
+static void unlock_callers(void) {
+    if (!forking && !inside) pthread_mutex_unlock(&callers);
+}
+
+void gap_threads_fork_begin(void) {
+    if (forking || inside) return;
+    pthread_mutex_lock(&callers);
+    forking = true;
+}
+
+void gap_threads_fork_end(void) {
+    if (!forking) return; /* also in the child, where after_fork_child has made the lock anew */
+    forking = false;
+    pthread_mutex_unlock(&callers);
+}
+
 /* Forking waits for a parallel call in another thread to end, so that the child never inherits a half-done job. */
 static void register_fork(void) { pthread_atfork(lock_callers, unlock_callers, after_fork_child); }
 

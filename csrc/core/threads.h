@@ -14,6 +14,11 @@
 
 typedef void gap_chunk_fn(void *arg, int64_t chunk, int thread); /* thread: 0 <= thread < gap_threads_get(), for scratch only */
 
+/* Around a fork whose caller holds a lock that a poll may wait for (Python's GIL): begin waits, without that lock, until no
+ * parallel call runs, and keeps new ones out until end. Without the pair a fork still waits by itself. */
+void gap_threads_fork_begin(void);
+void gap_threads_fork_end(void); /* in parent and child */
+
 /* Polled in the calling thread between its chunks; non-zero abandons the chunks not yet begun. */
 typedef int gap_interrupted_fn(void *cookie);
 

@@ -2,7 +2,7 @@
 
     python tests/parity/freeze_models.py
 
-The mirror follows torchvision/models/resnet.py (a bottleneck strides in its 3x3) attribute by attribute, since
+The mirror follows torchvision's resnet.py (a bottleneck strides in its 3x3) attribute by attribute, since
 names and order of a state dict follow from the attributes alone. Where torchvision is installed,
 test_catalogue.py compares with the original too.
 """
