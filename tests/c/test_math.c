@@ -87,7 +87,10 @@ static void test_math_lanes_equal_scalar_in_every_set(void) {
     }
 }
 
-/* What no kernel reaches yet, in the reference vocabulary; the other sets keep its bits lane by lane. */
+/* What no kernel reaches yet, in the reference vocabulary; the other sets keep its bits lane by lane. The sanitizers take
+ * minutes to compile its inlined lanes, and would find nothing in arithmetic. */
+#ifndef __SANITIZE_ADDRESS__
+#define CHECK_VOCABULARY 1
 static void lanes_log(const float *in, float *out);
 static void lanes_softplus(const float *in, float *out);
 static void lanes_exp(const float *in, float *out);
@@ -105,18 +108,23 @@ static void test_math_lanes_equal_scalar_in_the_vocabulary(void) {
     check_lanes_equal_scalar(lanes_log, gap_logf);
     check_lanes_equal_scalar(lanes_softplus, gap_softplusf);
 }
+#endif
 
 int main(void) {
     RUN(test_math_errors_stay_within_what_the_header_says);
     RUN(test_math_limits);
     RUN(test_math_lanes_equal_scalar_in_every_set);
+#ifdef CHECK_VOCABULARY
     RUN(test_math_lanes_equal_scalar_in_the_vocabulary);
+#endif
     return harness_end();
 }
 
+#ifdef CHECK_VOCABULARY
 #include "kernels/isa_ref.h"
 #include "kernels/math.inc"
 
 static void lanes_exp(const float *in, float *out) { vf_storeu(out, vf_exp(vf_loadu(in))); }
 static void lanes_log(const float *in, float *out) { vf_storeu(out, vf_log(vf_loadu(in))); }
 static void lanes_softplus(const float *in, float *out) { vf_storeu(out, vf_softplus(vf_loadu(in))); }
+#endif
