@@ -97,7 +97,10 @@ def stub(target: Target) -> str:
         body.append("\n".join(lines) + "\n")
     text = "\n".join(body)
     literal = "from typing import Literal\n\n" if "Literal[" in text else ""
-    names = "".join(f'    "{name}",\n' for name in sorted([*(r.name for r in found), *public(target)]))
+    names = "".join(
+        f'    "{name}",\n'
+        for name in sorted([*(r.name for r in found), *public(target)], key=lambda n: (not n.isupper(), n))
+    )
     return f"{NOTE}\n{literal}{target.head}\n__all__ = [\n{names}]\n\n{text}"
 
 

@@ -117,7 +117,8 @@ class Row:
 
     def call_text(self) -> str:
         """How it is called: ``Conv2d(in_channels, …, stride=1, …)``."""
-        return f"{self.name}({', '.join(p.name if p.required else f'{p.name}={p.default!r}' for p in self.params)})"
+        parts = (p.name if p.required else f"{p.name}={p.default!r}" for p in self.params)
+        return f"{self.name}({', '.join(parts)})"
 
     def signature(self) -> inspect.Signature:
         """The constructor's signature, without ``self``."""

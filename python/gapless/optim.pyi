@@ -13,11 +13,11 @@ class Optimizer(Configured):
 def from_config(config: Mapping[str, object]) -> Optimizer: ...
 
 __all__ = [
+    "SGD",
     "Adam",
     "AdamW",
     "Optimizer",
     "RMSprop",
-    "SGD",
 ]
 
 class Adam(Optimizer):

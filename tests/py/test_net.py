@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 from small import Tiny
 
 import gapless as gl
-from gapless import nn
+from gapless import checkpoint, nn
 from gapless.errors import CheckpointError, ShapeError
 from gapless.nn.net import Net
 
@@ -281,6 +281,22 @@ def test_pretrained_accounts_for_everything(tmp_path, net):
         with pytest.raises(CheckpointError, match=message):
             nn.load_pretrained(other, file)
     assert other.digest() == before
+
+
+def test_pretrained_takes_the_scored_weights_of_a_checkpoint(tmp_path, net):
+    state = net.state_dict()
+    tensors = {**state, **{f"raw/{k}": v + 1 for k, v in state.items()}, "optim/momentum_buffer/fc.weight": state["fc.weight"]}
+    documents = {"recipe": {}, "graph": net.document, "manifest": {}, "history": [], "records": {}}
+    path = tmp_path / "best.safetensors"
+    checkpoint.write(path, tensors, {**documents, "state": {"weights_kind": "ema"}})
+    other = Tiny(num_classes=4).net((1, 8, 8), seed=9)
+    assert nn.load_pretrained(other, path, 4).reshaped == ["fc.weight", "fc.bias"]
+    np.testing.assert_array_equal(other.state_dict()["conv1.weight"], state["conv1.weight"])
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+    with pytest.raises(CheckpointError):
+        nn.load_pretrained(other, path, 4)
 
 
 def test_pretrained_refuses_files_that_are_not_weights(tmp_path, net):

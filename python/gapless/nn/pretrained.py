@@ -11,9 +11,6 @@ from gapless.nn.net import LoadReport, Net, match_state
 
 __all__ = ["load_pretrained"]
 
-# Names in a gapless checkpoint that are not the weights of its record.
-_OTHERS = ("raw/", "ema/", "optim/", "gapless/")
-
 
 def load_pretrained(net: Net, file: str | Path, num_classes: int | None = None) -> LoadReport:
     """Takes the weights of a .safetensors file (ours or another's); the head may be for other classes.
@@ -95,5 +92,4 @@ def read_weights(file: str | Path) -> dict[str, Any]:
 def _read_checkpoint(path: Path) -> dict[str, Any]:
     from gapless import checkpoint
 
-    tensors = checkpoint.read(path).tensors
-    return {name: value for name, value in tensors.items() if not name.startswith(_OTHERS)}
+    return checkpoint.read(path).weights() or {}
