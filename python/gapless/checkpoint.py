@@ -313,8 +313,9 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
 
 
 @contextlib.contextmanager
-def fitting(saved: Checkpoint) -> Iterator[None]:
-    """Inside, something is made of a checkpoint's documents: whatever does not fit is a CheckpointError.
+def fitting(saved: Any) -> Iterator[None]:
+    """Inside, something is made of a checkpoint's documents: whatever does not fit is a CheckpointError that
+    names ``saved.path``.
 
     A file may be whole and still say nonsense: a layer that does not exist, a pipeline that is a number.
     """

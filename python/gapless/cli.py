@@ -60,9 +60,10 @@ class _Parser(argparse.ArgumentParser):
         return [o for action in self._actions for o in action.option_strings if o.startswith("--")]
 
 
-def _explain_unknown(words: Sequence[str], parser: _Parser) -> str:
-    """One line about options that the command does not have."""
+def _explain_unknown(words: Sequence[str], parser: _Parser, given: Sequence[str]) -> str:
+    """One line about words that the command does not have, among all those that were given."""
     said = []
+    freezing = "--freeze" in given
     for word in words:
         name = word.split("=")[0]
         near = _peers.nearest(name.lstrip("-"), [o.lstrip("-") for o in parser.options()])
@@ -73,6 +74,8 @@ def _explain_unknown(words: Sequence[str], parser: _Parser) -> str:
             said.append(f"{name}: unknown option ({hint})")
         elif name.startswith("-"):
             said.append(f"{name}: unknown option; there are {', '.join(parser.options())}")
+        elif freezing and not Path(word).exists():
+            said.append(f"{word}: several names are written --freeze NAME,NAME,…")
         elif "=" in word:
             said.append(f"{word}: to change a key of the recipe write -o {word}")
         else:
@@ -237,7 +240,7 @@ def _run(words: list[str]) -> int:
         raise UsageError(_unknown_command(words[0], list(parsers)))
     arguments, rest = top.parse_known_args(words)
     if rest:
-        raise UsageError(_explain_unknown(rest, parsers.get(arguments.command, top)))
+        raise UsageError(_explain_unknown(rest, parsers.get(arguments.command, top), words))
     if arguments.version:
         import gapless
 
@@ -449,7 +452,7 @@ def _show_record(record: Any, quiet: bool) -> None:
     said = {
         "exact": "reproduced: exactly the recorded number",
         "within": "reproduced: within the mode's tolerance",
-        None: "not compared: these are not the samples of a record",
+        None: "not compared: the checkpoint has no record of these samples",
     }[record.reproduced]
     if record.differs and record.reproduced is None:
         said = f"NOT reproduced; differs: {', '.join(record.differs)}"
@@ -508,11 +511,13 @@ def _info(arguments: argparse.Namespace) -> int:
     from gapless.evaluation import find_checkpoint
 
     saved = checkpoint.read(find_checkpoint(arguments.checkpoint))
-    facts = _facts(saved)
+    with checkpoint.fitting(saved):
+        facts = _facts(saved)
+        lines = _facts_lines(facts, arguments.quiet)
     if arguments.json:
         _print_json(facts)
     else:
-        _show_facts(facts, arguments.quiet)
+        print("\n".join(lines))
     return OK
 
 
@@ -549,38 +554,46 @@ def _facts(saved: Any) -> dict[str, Any]:
     }
 
 
-def _show_facts(facts: dict[str, Any], quiet: bool) -> None:
-    print(f"{facts['path']}")
-    print(f"  model      {facts['model']}, input {facts['input']}")
-    print(f"  weights    {facts['weights']}: {facts['tensors']} tensors, {facts['values']:,} values")
+def _facts_lines(facts: dict[str, Any], quiet: bool) -> list[str]:
+    """The facts as people read them."""
+    model = facts["model"]
+    if isinstance(model, dict):
+        rest = ", ".join(f"{key} {value}" for key, value in model.items() if key != "name")
+        model = f"{model.get('name')}" + (f" ({rest})" if rest else "")
+    shape = "×".join(str(side) for side in facts["input"] or ())
     names = facts["classes"]
     shown = ", ".join(names[:8]) + (f", … {len(names) - 8} more" if len(names) > 8 else "")
-    print(f"  classes    {len(names)}: {shown}")
-    print(f"  samples    {', '.join(f'{name} {n:,}' for name, n in facts['splits'].items())}")
+    lines = [
+        f"{facts['path']}",
+        f"  model      {model}, input {shape}",
+        f"  weights    {facts['weights']}: {facts['tensors']} tensors, {facts['values']:,} values",
+        f"  classes    {len(names)}: {shown}",
+        f"  samples    {', '.join(f'{name} {n:,}' for name, n in facts['splits'].items())}",
+    ]
     for name, record in facts["records"].items():
         low, high = record["interval"]
         counts = f"({record['correct']['top1']}/{record['n_scored']})"
         rate = f"top-1 {record['top1']:.4f} [{low:.4f}, {high:.4f}]  {counts}"
-        print(f"  {name:<10} {rate}, loss {record['loss']:.6g}")
+        lines.append(f"  {name:<11}{' ' * (len(name) > 10)}{rate}, loss {record['loss']:.6g}")
     parts = facts["parts"]
     held = [name for name in ("raw", "ema") if parts[name]]
     held += [f"optimizer ({', '.join(parts['optimizer'])})"] if parts["optimizer"] else []
-    missing = [name for name in ("raw", "ema") if not parts[name]] + (
-        [] if parts["optimizer"] else ["optimizer"]
-    )
+    missing = [name for name in ("raw", "ema") if not parts[name]]
+    missing += [] if parts["optimizer"] else ["optimizer"]
     absent = f"; not: {', '.join(missing)}" if missing else ""
-    print(f"  holds      {', '.join([*held, *facts['documents']])}{absent}")
+    lines.append(f"  holds      {', '.join([*held, *facts['documents']])}{absent}")
     if facts["position"]:
-        print(f"  position   {', '.join(f'{k} {v}' for k, v in facts['position'].items())}")
-    print(f"  digest     {facts['digest']}")
+        said = {**facts["position"], "seconds": round(facts["position"].get("seconds", 0), 1)}
+        lines.append(f"  position   {', '.join(f'{k} {v}' for k, v in said.items())}")
+    lines.append(f"  digest     {facts['digest']}")
     if not quiet and facts["recipe"]:
         from gapless import _yaml
 
         recipe = {
             k: v for k, v in facts["recipe"].items() if v is not None and not (k == "model" and "graph" in v)
         }
-        print("  recipe")
-        print("".join(f"    {line}\n" for line in _yaml.dump(recipe).splitlines()), end="")
+        lines += ["  recipe", *(f"    {line}" for line in _yaml.dump(recipe).splitlines())]
+    return lines
 
 
 # ---- bench ----

@@ -178,6 +178,10 @@ class Scorer:
         self.data, self.pipeline, self.classes = data, pipeline, tuple(classes)
         self.topk = metrics.check_topk(topk, len(self.classes))
         self.net = Net(document, seed=None)
+        if self.net.num_classes != len(self.classes):
+            raise ShapeError(
+                f"the network has {self.net.num_classes} outputs, the data {len(self.classes)} classes"
+            )
         self.precision, self.threads = precision, threads
         self.batch_size = batch_size or 64
         self.plan = _core.Plan(

@@ -103,17 +103,19 @@ class Model:
     """
 
     def __init__(self, saved: checkpoint_file.Checkpoint) -> None:
+        from .data import manifest
         from .data.pipeline import Pipeline
         from .nn import Net
 
         self.path = saved.path
         with checkpoint_file.fitting(saved):
-            self.classes: tuple[str, ...] = tuple(saved.manifest["classes"])
+            facts = manifest.check(saved.manifest)
+            self.classes: tuple[str, ...] = tuple(facts["classes"])
             self.weights_kind = saved.weights_kind
             self.net: Net = Net(saved.graph, seed=None)
             self.net.load_state_dict(saved.scored(), strict=True)
             self.pipeline = Pipeline(saved.recipe["eval"], evaluation=True)
-            self._channels = int(saved.manifest["channels"])
+            self._channels = int(facts["channels"])
             self._precision = str(saved.recipe["precision"])
             if self.net.num_classes != len(self.classes):
                 raise CheckpointError(
@@ -159,15 +161,16 @@ class Model:
         return Predictions([name for name, _ in named], self.classes, metrics.softmax(logits), logits)
 
     def _compile(self, batch: int) -> Any:
-        return _core.Plan(
-            self.net.graph(),
-            self.net.store,
-            batch=batch,
-            precision=self._precision,
-            mean=self.pipeline.mean,
-            std=self.pipeline.std,
-            input_dtype="uint8",
-        )
+        with checkpoint_file.fitting(self):
+            return _core.Plan(
+                self.net.graph(),
+                self.net.store,
+                batch=batch,
+                precision=self._precision,
+                mean=self.pipeline.mean,
+                std=self.pipeline.std,
+                input_dtype="uint8",
+            )
 
     def _check(self, x: Image, name: str) -> None:
         got = (x.shape[3], x.shape[1], x.shape[2])

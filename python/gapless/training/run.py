@@ -67,7 +67,8 @@ class Run:
             )
         last = checkpoint.read(newest)
         chosen = checkpoint.read(paths["best"] or newest)
-        return cls.of(folder, paths["best"], paths["last"], chosen.documents, last.documents)
+        with checkpoint.fitting(last):
+            return cls.of(folder, paths["best"], paths["last"], chosen.documents, last.documents)
 
     @classmethod
     def of(
