@@ -294,7 +294,8 @@ class EvalRecord:
         more = "".join(f", top{k} {self.topk(k):.4f}" for k in self.correct if k != 1)
         text = f"EvalRecord({self.split}: top1 {self.line()}{more}, loss {self.loss:.6g}"
         weights = self.digests.get("weights", "?")[:12]
-        text += f", majority {self.majority:.4f}, {self.weights_kind} weights {weights}, {self.mode}/{self.kernel_set}"
+        text += f", majority {self.majority:.4f}, {self.weights_kind} weights {weights}"
+        text += f", {self.mode}/{self.kernel_set}"
         return text + (f", reproduced {self.reproduced})" if self.reproduced else ")")
 
     def _repr_html_(self) -> str:

@@ -61,9 +61,11 @@ class Position:
     @classmethod
     def of(cls, state: Mapping[str, Any]) -> Position:
         """From a checkpoint's document ``state``."""
-        values, blank = {}, cls()
+        values: dict[str, Any] = {}
+        blank = cls()
         for name in cls.__dataclass_fields__:
-            value, kind = state.get(name), type(getattr(blank, name))
+            value: Any = state.get(name)
+            kind = type(getattr(blank, name))
             if name == "best":
                 good = value is None or (
                     isinstance(value, dict) and {"epoch", "value", "monitor"} == set(value)
