@@ -52,8 +52,9 @@ class Build(build_ext):
         target.parent.mkdir(parents=True, exist_ok=True)
         blas = vendor(target.parent / "_libs")
         print(f"gapless: OpenBLAS {blas.note}")
-        self.write_blas_header(blas)
+        self.write_header("blas_symbols.h", blas.header())
         compile_flags, link_flags = self.flags(blas)
+        self.write_header("build_flags.h", f'#define GAPLESS_FLAGS "{" ".join(words("flags.txt"))}"\n')
         sources = core_sources() + sorted((GEN / "gen").glob("*.c"))
         objects = self.compile_all(sources, compile_flags)
         self.run_tool([*self.linker(), *map(str, objects), *link_flags, "-o", str(target)])
@@ -67,8 +68,8 @@ class Build(build_ext):
             if built.exists():
                 shutil.copytree(built, package / "_libs", dirs_exist_ok=True)
 
-    def write_blas_header(self, blas: Vendored) -> None:
-        path, text = GEN / "gen" / "blas_symbols.h", blas.header()
+    def write_header(self, name: str, text: str) -> None:
+        path = GEN / "gen" / name
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             path.write_text(text, encoding="utf-8")
 

@@ -9,6 +9,16 @@
 #ifndef GAPLESS_VERSION
 #define GAPLESS_VERSION "0+unknown"
 #endif
+#if defined(__has_include)
+#if __has_include("gen/build_flags.h")
+#include "gen/build_flags.h" /* written by setup.py */
+#endif
+#endif
+#if defined(__GNUC__) && !defined(__clang__)
+#define COMPILER "gcc " __VERSION__
+#else
+#define COMPILER __VERSION__ /* clang says its name itself */
+#endif
 #ifndef GAPLESS_FLAGS
 #define GAPLESS_FLAGS ""
 #endif
@@ -148,7 +158,7 @@ PyObject *gap_bind_show_config(PyObject *module, PyObject *unused) {
     (void)module, (void)unused;
     PyObject *d = PyDict_New();
     if (d == NULL) return NULL;
-    if (put(d, "version", PyUnicode_FromString(GAPLESS_VERSION)) < 0 || put(d, "compiler", PyUnicode_FromString(__VERSION__)) < 0 ||
+    if (put(d, "version", PyUnicode_FromString(GAPLESS_VERSION)) < 0 || put(d, "compiler", PyUnicode_FromString(COMPILER)) < 0 ||
         put(d, "flags", PyUnicode_FromString(GAPLESS_FLAGS)) < 0 || put(d, "cpu_flags", flag_tuple(gap_cpu_flags())) < 0 ||
         put(d, "kernel_sets", kernel_set_tuple()) < 0 || put(d, "kernel_set", default_kernel_set()) < 0 ||
         put(d, "blas", blas_name()) < 0 || put(d, "threads", PyLong_FromLong(gap_threads_get())) < 0)

@@ -70,7 +70,7 @@ static int refuse_change(const gap_graph_object *self) {
     return -1;
 }
 
-PyDoc_STRVAR(add_doc, "add(layer, name, id, config, inputs) -> int\n--\n\n"
+PyDoc_STRVAR(add_doc, "add($self, /, layer, name, id, config, inputs)\n--\n\n"
                       "Add a layer; gives the number of its value (0 is the input).");
 
 static PyObject *graph_add(PyObject *o, PyObject *args, PyObject *kwargs) {
@@ -97,7 +97,7 @@ static PyObject *graph_add(PyObject *o, PyObject *args, PyObject *kwargs) {
     return NULL;
 }
 
-PyDoc_STRVAR(set_outputs_doc, "set_outputs(values)\n--\n\nSay which values the network gives.");
+PyDoc_STRVAR(set_outputs_doc, "set_outputs($self, values, /)\n--\n\nSay which values the network gives.");
 
 static PyObject *graph_set_outputs(PyObject *o, PyObject *values) {
     gap_graph_object *self = (gap_graph_object *)o;
@@ -127,7 +127,7 @@ static int parse_index(PyObject *o, int limit, const char *what, int *out) {
     return 0;
 }
 
-PyDoc_STRVAR(shape_doc, "shape(value) -> tuple\n--\n\nShape of one sample of a value.");
+PyDoc_STRVAR(shape_doc, "shape($self, value, /)\n--\n\nShape of one sample of a value.");
 
 static PyObject *graph_shape(PyObject *o, PyObject *value) {
     gap_graph_object *self = (gap_graph_object *)o;
@@ -137,7 +137,7 @@ static PyObject *graph_shape(PyObject *o, PyObject *value) {
     return gap_bind_int_tuple(d.dim, d.ndim);
 }
 
-PyDoc_STRVAR(macs_doc, "macs(node) -> int\n--\n\nMultiply-accumulates of one sample's forward through a node.");
+PyDoc_STRVAR(macs_doc, "macs($self, node, /)\n--\n\nMultiply-accumulates of one sample's forward through a node.");
 
 static PyObject *graph_macs(PyObject *o, PyObject *node) {
     gap_graph_object *self = (gap_graph_object *)o;

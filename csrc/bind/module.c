@@ -13,7 +13,7 @@ gap_bind_state *gap_bind_state_of(PyTypeObject *type) {
 
 /* ---- threads and test hooks ---- */
 
-PyDoc_STRVAR(set_num_threads_doc, "set_num_threads(n)\n--\n\nThreads that the core works with, 1 to 256. Changes no result.");
+PyDoc_STRVAR(set_num_threads_doc, "set_num_threads($module, n, /)\n--\n\nThreads that the core works with, 1 to 256. Changes no result.");
 
 static PyObject *set_num_threads(PyObject *module, PyObject *args) {
     (void)module;
@@ -26,21 +26,21 @@ static PyObject *set_num_threads(PyObject *module, PyObject *args) {
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(get_num_threads_doc, "get_num_threads() -> int\n--\n\nThreads that the core works with.");
+PyDoc_STRVAR(get_num_threads_doc, "get_num_threads($module, /)\n--\n\nThreads that the core works with.");
 
 static PyObject *get_num_threads(PyObject *module, PyObject *unused) {
     (void)module, (void)unused;
     return PyLong_FromLong(gap_threads_get());
 }
 
-PyDoc_STRVAR(memory_counters_doc, "memory_counters() -> (live, total)\n--\n\nBlocks that the core holds, and has allocated since it began.");
+PyDoc_STRVAR(memory_counters_doc, "memory_counters($module, /)\n--\n\nBlocks that the core holds, and has allocated since it began.");
 
 static PyObject *memory_counters(PyObject *module, PyObject *unused) {
     (void)module, (void)unused;
     return Py_BuildValue("(LL)", (long long)gap_memory_live(), (long long)gap_memory_count());
 }
 
-PyDoc_STRVAR(memory_fail_after_doc, "memory_fail_after(k)\n--\n\nFor tests: the k-th allocation of the core from now fails once; 0: off.");
+PyDoc_STRVAR(memory_fail_after_doc, "memory_fail_after($module, k, /)\n--\n\nFor tests: the k-th allocation of the core from now fails once; 0: off.");
 
 static PyObject *memory_fail_after(PyObject *module, PyObject *args) {
     (void)module;
@@ -51,18 +51,18 @@ static PyObject *memory_fail_after(PyObject *module, PyObject *args) {
 }
 
 static PyMethodDef functions[] = {
-    {"describe", gap_bind_describe, METH_NOARGS, PyDoc_STR("describe() -> dict\n--\n\nThe tables of layers, losses, optimizers and augmentations.")},
-    {"show_config", gap_bind_show_config, METH_NOARGS, PyDoc_STR("show_config() -> dict\n--\n\nWhat this build is and what it found on this machine.")},
+    {"describe", gap_bind_describe, METH_NOARGS, PyDoc_STR("describe($module, /)\n--\n\nThe tables of layers, losses, optimizers and augmentations.")},
+    {"show_config", gap_bind_show_config, METH_NOARGS, PyDoc_STR("show_config($module, /)\n--\n\nWhat this build is and what it found on this machine.")},
     {"check_config", gap_bind_check_config, METH_VARARGS,
-     PyDoc_STR("check_config(family, name, config) -> dict\n--\n\nThe whole config with defaults filled in, or an error that names the parameter.")},
+     PyDoc_STR("check_config($module, family, name, config, /)\n--\n\nThe whole config with defaults filled in, or an error that names the parameter.")},
     {"set_num_threads", set_num_threads, METH_VARARGS, set_num_threads_doc},
     {"get_num_threads", get_num_threads, METH_NOARGS, get_num_threads_doc},
     {"philox", gap_bind_philox, METH_VARARGS,
-     PyDoc_STR("philox(seed, stream, epoch, sample, op, n) -> numpy.ndarray\n--\n\nThe first n 32-bit words drawn at a place.")},
+     PyDoc_STR("philox($module, seed, stream, epoch, sample, op, n, /)\n--\n\nThe first n 32-bit words drawn at a place.")},
     {"permutation", gap_bind_permutation, METH_VARARGS,
-     PyDoc_STR("permutation(n, seed, epoch) -> numpy.ndarray\n--\n\nThe order of n samples in an epoch.")},
+     PyDoc_STR("permutation($module, n, seed, epoch, /)\n--\n\nThe order of n samples in an epoch.")},
     {"init_fill", (PyCFunction)(void (*)(void))gap_bind_init_fill, METH_VARARGS | METH_KEYWORDS,
-     PyDoc_STR("init_fill(kind, shape, arg, seed, name) -> numpy.ndarray\n--\n\nInitial values of a weight of that name.")},
+     PyDoc_STR("init_fill($module, /, kind, shape, arg, seed, name)\n--\n\nInitial values of a weight of that name.")},
     {"memory_counters", memory_counters, METH_NOARGS, memory_counters_doc},
     {"memory_fail_after", memory_fail_after, METH_VARARGS, memory_fail_after_doc},
     {NULL, NULL, 0, NULL},

@@ -185,7 +185,7 @@ static PyArrayObject *take_out(const operands *o, PyObject *out) {
 
 /* ---- methods ---- */
 
-PyDoc_STRVAR(run_doc, "run(images, ids, epoch, seed, out=None) -> uint8 (n, H, W, C)\n--\n\n"
+PyDoc_STRVAR(run_doc, "run($self, /, images, ids, epoch, seed, out=None)\n--\n\n"
                       "Pictures through the ops, all but Normalize. All results must have one size.");
 
 static PyObject *pipeline_run(PyObject *self, PyObject *args, PyObject *kwargs) {
@@ -204,7 +204,7 @@ done:
     return (PyObject *)y;
 }
 
-PyDoc_STRVAR(run_float_doc, "run_float(images, ids, epoch, seed) -> float32 (n, C, H, W)\n--\n\n"
+PyDoc_STRVAR(run_float_doc, "run_float($self, /, images, ids, epoch, seed)\n--\n\n"
                             "As run, then normalised with the bits of the network's first layer.");
 
 static PyObject *pipeline_run_float(PyObject *self, PyObject *args, PyObject *kwargs) {
@@ -252,7 +252,7 @@ static PyObject *sample_dict(const gap_pipeline *p, const gap_aug_params *drawn)
     return d;
 }
 
-PyDoc_STRVAR(params_doc, "params(images, ids, epoch, seed) -> list of {op id: {\"name\", what was drawn}}\n--\n\n"
+PyDoc_STRVAR(params_doc, "params($self, /, images, ids, epoch, seed)\n--\n\n"
                          "What each random op draws for each picture; only the pictures' sizes matter.");
 
 static PyObject *pipeline_params(PyObject *self, PyObject *args, PyObject *kwargs) {
@@ -275,7 +275,7 @@ done:
     return list;
 }
 
-PyDoc_STRVAR(output_shape_doc, "output_shape(h, w, c) -> (h, w, c, fixed)\n--\n\n"
+PyDoc_STRVAR(output_shape_doc, "output_shape($self, h, w, c, /)\n--\n\n"
                                "Size of the result for a picture; fixed: the same for every picture that passes.");
 
 static PyObject *pipeline_output_shape(PyObject *self, PyObject *args) {

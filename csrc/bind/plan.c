@@ -240,7 +240,7 @@ static int need_loss(const gap_plan_object *self) {
 
 /* ---- forward, evaluate, step ---- */
 
-PyDoc_STRVAR(forward_doc, "forward(x) -> tuple of numpy.ndarray\n--\n\nEvaluation forward of n <= batch samples.");
+PyDoc_STRVAR(forward_doc, "forward($self, x, /)\n--\n\nEvaluation forward of n <= batch samples.");
 
 static PyObject *plan_forward(PyObject *o, PyObject *x) {
     gap_plan_object *self = (gap_plan_object *)o;
@@ -262,7 +262,7 @@ static PyObject *plan_forward(PyObject *o, PyObject *x) {
     return outputs;
 }
 
-PyDoc_STRVAR(evaluate_doc, "evaluate(x, y) -> (loss, pred, outputs)\n--\n\nEvaluation forward with the plain loss and the prediction per sample.");
+PyDoc_STRVAR(evaluate_doc, "evaluate($self, /, x, y)\n--\n\nEvaluation forward with the plain loss and the prediction per sample.");
 
 static PyObject *plan_evaluate(PyObject *o, PyObject *args, PyObject *kwargs) {
     static char *keys[] = {"x", "y", NULL};
@@ -337,7 +337,7 @@ static PyObject *run_step(gap_plan_object *self, int64_t n, const PyArrayObject 
     return result;
 }
 
-PyDoc_STRVAR(step_doc, "step(x, y, *, hyper, epoch, step, ids, seed, ema_decay=-1.0, clip_norm=0.0) -> (loss, pred, mean_loss)\n--\n\n"
+PyDoc_STRVAR(step_doc, "step($self, /, x, y, *, hyper=None, epoch=0, step=0, ids=None, seed=0, ema_decay=-1.0, clip_norm=0.0)\n--\n\n"
                        "One training step; leaves no trace when it fails or is interrupted.");
 
 static PyObject *plan_step(PyObject *o, PyObject *args, PyObject *kwargs) {
@@ -372,7 +372,7 @@ static PyObject *plan_step(PyObject *o, PyObject *args, PyObject *kwargs) {
 
 /* ---- what a plan tells about itself ---- */
 
-PyDoc_STRVAR(gradients_doc, "gradients() -> dict\n--\n\nCopies of the last step's gradients by weight name; frozen weights and buffers are left out.");
+PyDoc_STRVAR(gradients_doc, "gradients($self, /)\n--\n\nCopies of the last step's gradients by weight name; frozen weights and buffers are left out.");
 
 static PyObject *plan_gradients(PyObject *o, PyObject *unused) {
     (void)unused;
@@ -396,7 +396,7 @@ static PyObject *plan_gradients(PyObject *o, PyObject *unused) {
     return d;
 }
 
-PyDoc_STRVAR(describe_doc, "describe() -> list of dict\n--\n\nOne row per op, after fusion: op, layer, shapes, what was chosen, multiply-accumulates.");
+PyDoc_STRVAR(describe_doc, "describe($self, /)\n--\n\nOne row per op, after fusion: op, layer, shapes, what was chosen, multiply-accumulates.");
 
 static PyObject *plan_describe(PyObject *o, PyObject *unused) {
     (void)unused;
@@ -416,7 +416,7 @@ static PyObject *plan_describe(PyObject *o, PyObject *unused) {
     return list;
 }
 
-PyDoc_STRVAR(memory_doc, "memory() -> dict\n--\n\nBytes by use.");
+PyDoc_STRVAR(memory_doc, "memory($self, /)\n--\n\nBytes by use.");
 
 static PyObject *plan_memory(PyObject *o, PyObject *unused) {
     (void)unused;
@@ -459,7 +459,7 @@ static PyType_Slot plan_slots[] = {
     {Py_tp_clear, plan_clear},
     {Py_tp_methods, plan_methods},
     {Py_tp_getset, plan_getset},
-    {Py_tp_doc, "Plan(graph, store, *, batch, training=False, precision='fast', kernels=None, mean=None, std=None, "
+    {Py_tp_doc, "Plan(graph, store, *, batch=0, training=False, precision='fast', kernels=None, mean=None, std=None, "
                 "input_dtype='uint8', loss=None, optimizer=None)\n--\n\nA graph compiled for a batch capacity. One call at a time."},
     {0, NULL},
 };

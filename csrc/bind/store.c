@@ -101,7 +101,7 @@ static PyObject *none_or_raise(gap_status st) {
 
 /* ---- building ---- */
 
-PyDoc_STRVAR(add_doc, "add(name, layer, config)\n--\n\nAdd a layer's weights, in order.");
+PyDoc_STRVAR(add_doc, "add($self, /, name, layer, config)\n--\n\nAdd a layer's weights, in order.");
 
 static PyObject *store_add(PyObject *o, PyObject *args, PyObject *kwargs) {
     static char *keys[] = {"name", "layer", "config", NULL};
@@ -115,14 +115,14 @@ static PyObject *store_add(PyObject *o, PyObject *args, PyObject *kwargs) {
     return none_or_raise(gap_store_add(self->store, name, def, cfg));
 }
 
-PyDoc_STRVAR(seal_doc, "seal()\n--\n\nMake the weights (zeros); nothing can be added after it.");
+PyDoc_STRVAR(seal_doc, "seal($self, /)\n--\n\nMake the weights (zeros); nothing can be added after it.");
 
 static PyObject *store_seal(PyObject *o, PyObject *unused) {
     (void)unused;
     return none_or_raise(gap_store_seal(((gap_store_object *)o)->store));
 }
 
-PyDoc_STRVAR(init_doc, "init(seed)\n--\n\nFill the weights by their rules; clears averages, slots and update counts.");
+PyDoc_STRVAR(init_doc, "init($self, /, seed)\n--\n\nFill the weights by their rules; clears averages, slots and update counts.");
 
 static PyObject *store_init(PyObject *o, PyObject *args, PyObject *kwargs) {
     static char *keys[] = {"seed", NULL};
@@ -139,7 +139,7 @@ static PyObject *store_init(PyObject *o, PyObject *args, PyObject *kwargs) {
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(set_init_doc, "set_init(name, kind, arg)\n--\n\nChange a weight's rule: 'zero', 'one', 'uniform' (-arg, arg), 'normal' (0, arg^2).");
+PyDoc_STRVAR(set_init_doc, "set_init($self, /, name, kind, arg=0.0)\n--\n\nChange a weight's rule: 'zero', 'one', 'uniform' (-arg, arg), 'normal' (0, arg^2).");
 
 static PyObject *store_set_init(PyObject *o, PyObject *args, PyObject *kwargs) {
     static char *keys[] = {"name", "kind", "arg", NULL};
@@ -155,7 +155,7 @@ static PyObject *store_set_init(PyObject *o, PyObject *args, PyObject *kwargs) {
 
 /* ---- reading ---- */
 
-PyDoc_STRVAR(entries_doc, "entries() -> list of dict\n--\n\nWeights and buffers in the store's order.");
+PyDoc_STRVAR(entries_doc, "entries($self, /)\n--\n\nWeights and buffers in the store's order.");
 
 static PyObject *store_entries(PyObject *o, PyObject *unused) {
     (void)unused;
@@ -175,7 +175,7 @@ static PyObject *store_entries(PyObject *o, PyObject *unused) {
     return list;
 }
 
-PyDoc_STRVAR(get_doc, "get(name, plane='master') -> numpy.ndarray\n--\n\nA copy of one weight.");
+PyDoc_STRVAR(get_doc, "get($self, /, name, plane='master')\n--\n\nA copy of one weight.");
 
 static PyObject *store_get(PyObject *o, PyObject *args, PyObject *kwargs) {
     static char *keys[] = {"name", "plane", NULL};
@@ -213,7 +213,7 @@ static PyArrayObject *entry_array(const gap_entry *e, PyObject *array) {
     return NULL;
 }
 
-PyDoc_STRVAR(set_doc, "set(name, array, plane='master')\n--\n\nReplace one weight (float32, same shape); makes the plane at first use.");
+PyDoc_STRVAR(set_doc, "set($self, /, name, array, plane='master')\n--\n\nReplace one weight (float32, same shape); makes the plane at first use.");
 
 static PyObject *store_set(PyObject *o, PyObject *args, PyObject *kwargs) {
     static char *keys[] = {"name", "array", "plane", NULL};
@@ -243,7 +243,7 @@ static PyObject *store_set(PyObject *o, PyObject *args, PyObject *kwargs) {
     return none_or_raise(st);
 }
 
-PyDoc_STRVAR(planes_doc, "planes() -> list of str\n--\n\nPlanes made so far.");
+PyDoc_STRVAR(planes_doc, "planes($self, /)\n--\n\nPlanes made so far.");
 
 static PyObject *store_planes(PyObject *o, PyObject *unused) {
     (void)unused;
@@ -263,7 +263,7 @@ static void drop_capsule(PyObject *capsule) {
     if (b != NULL) gap_buf_unref(&b);
 }
 
-PyDoc_STRVAR(flat_doc, "flat(plane='master') -> numpy.ndarray\n--\n\nThe whole plane, float32, read-only, sharing memory.");
+PyDoc_STRVAR(flat_doc, "flat($self, /, plane='master')\n--\n\nThe whole plane, float32, read-only, sharing memory.");
 
 static PyObject *store_flat(PyObject *o, PyObject *args, PyObject *kwargs) {
     static char *keys[] = {"plane", NULL};
@@ -291,7 +291,7 @@ static PyObject *store_flat(PyObject *o, PyObject *args, PyObject *kwargs) {
 
 /* ---- per-weight settings ---- */
 
-PyDoc_STRVAR(set_trainable_doc, "set_trainable(name, trainable)\n--\n\nFreeze or thaw a parameter.");
+PyDoc_STRVAR(set_trainable_doc, "set_trainable($self, name, trainable, /)\n--\n\nFreeze or thaw a parameter.");
 
 static PyObject *store_set_trainable(PyObject *o, PyObject *args) {
     gap_store_object *self = (gap_store_object *)o;
@@ -306,7 +306,7 @@ static PyObject *store_set_trainable(PyObject *o, PyObject *args) {
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(set_group_doc, "set_group(name, group)\n--\n\nPut a weight into a hyper-parameter group.");
+PyDoc_STRVAR(set_group_doc, "set_group($self, name, group, /)\n--\n\nPut a weight into a hyper-parameter group.");
 
 static PyObject *store_set_group(PyObject *o, PyObject *args) {
     gap_store_object *self = (gap_store_object *)o;
@@ -320,7 +320,7 @@ static PyObject *store_set_group(PyObject *o, PyObject *args) {
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(set_updates_doc, "set_updates(name, updates)\n--\n\nSay how many updates a weight has had (on resuming).");
+PyDoc_STRVAR(set_updates_doc, "set_updates($self, name, updates, /)\n--\n\nSay how many updates a weight has had (on resuming).");
 
 static PyObject *store_set_updates(PyObject *o, PyObject *args) {
     gap_store_object *self = (gap_store_object *)o;

@@ -60,7 +60,7 @@ class Plan:
         graph: Graph,
         store: Store,
         *,
-        batch: int = ...,  # must be given
+        batch: int = 0,  # must be given
         training: bool = False,
         precision: str = "fast",
         kernels: str | None = None,
@@ -79,10 +79,10 @@ class Plan:
         x: NDArray[np.uint8] | _F32,
         y: object,
         *,
-        hyper: NDArray[np.float64] = ...,  # must be given
+        hyper: NDArray[np.float64] | None = None,  # must be given
         epoch: int = 0,
         step: int = 0,
-        ids: _I64 = ...,  # must be given
+        ids: _I64 | None = None,  # must be given
         seed: int = 0,
         ema_decay: float = -1.0,
         clip_norm: float = 0.0,
