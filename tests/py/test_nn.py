@@ -268,6 +268,14 @@ def test_habits_of_torch_get_an_answer():
         net.nothing  # noqa: B018
 
 
+def test_names_of_torch_nn_that_are_elsewhere():
+    with pytest.raises(AttributeError, match=r"here it is gapless\.losses\.CrossEntropy"):
+        nn.CrossEntropyLoss  # noqa: B018
+    with pytest.raises(AttributeError, match=r"gapless\.nn has no 'Conv2D'; did you mean 'Conv2d'"):
+        nn.Conv2D  # noqa: B018
+    assert not hasattr(nn, "__wrapped__")
+
+
 # ---- containers ----
 
 
@@ -526,4 +534,9 @@ def test_requires_grad_freezes():
         frozen = [e["name"] for e in made.entries() if e["kind"] == "param" and not e["trainable"]]
         assert frozen == ["stem.weight", "stem.bias"]
     net.stem.weight.requires_grad = True
+    net.blocks.requires_grad_(False).requires_grad_()
+    assert [name for name, _ in net.named_buffers()][:2] == [
+        "blocks.0.bn.running_mean",
+        "blocks.0.bn.running_var",
+    ]
     assert net.net((2, 6, 6)).parameters_count() == (391, 395)

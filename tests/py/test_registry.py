@@ -253,6 +253,8 @@ def test_stub_of_the_core_has_every_name():
         "gapless.losses",
         "gapless.plan",
         "gapless.nn.init",
+        "gapless.nn.containers",
+        "gapless.nn.functional",
         "gapless.nn.module",
         "gapless.models",
     ],

@@ -17,12 +17,29 @@ input 1×28×28, 170 parameters (170 trainable), 56,528 multiply-accumulates per
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from typing import NoReturn
 
-from gapless.nn import _layers, init
+from gapless.nn import _layers, functional, init
 from gapless.nn._layers import *  # noqa: F403
-from gapless.nn._symbolic import Symbolic, functional
-from gapless.nn.module import Layer, Module, ModuleList, Parameter, Sequential
+from gapless.nn._symbolic import Symbolic
+from gapless.nn.containers import ModuleList, Sequential
+from gapless.nn.functional import (
+    adaptive_avg_pool2d,
+    avg_pool2d,
+    cat,
+    flatten,
+    hardsigmoid,
+    hardswish,
+    leaky_relu,
+    max_pool2d,
+    relu,
+    relu6,
+    sigmoid,
+    silu,
+    tanh,
+)
+from gapless.nn.module import Layer, Module, Parameter
 from gapless.nn.net import LoadReport, Net, Summary
 from gapless.nn.pretrained import load_pretrained
 
@@ -36,8 +53,11 @@ __all__ = [
     "Sequential",
     "Summary",
     "Symbolic",
+    "adaptive_avg_pool2d",
+    "avg_pool2d",
     "cat",
     "flatten",
+    "functional",
     "hardsigmoid",
     "hardswish",
     "init",
@@ -52,34 +72,17 @@ __all__ = [
 ]
 __all__ += _layers.__all__
 
-relu = functional("ReLU")
-relu6 = functional("ReLU6")
-sigmoid = functional("Sigmoid")
-tanh = functional("Tanh")
-silu = functional("SiLU")
-hardswish = functional("Hardswish")
-hardsigmoid = functional("Hardsigmoid")
+# What torch.nn has under other names here.
+_ELSEWHERE = {
+    "CrossEntropyLoss": "gapless.losses.CrossEntropy",
+    "ModuleDict": "attributes of a Module, or ModuleList",
+    "Softmax": "nothing: losses take logits, and predictions come with probabilities",
+    "Upsample": "nothing yet",
+}
 
 
-def leaky_relu(x: Symbolic, negative_slope: float = 0.01) -> Symbolic:
-    """`LeakyReLU` as a function, inside a module's ``forward``."""
-    return functional("LeakyReLU")(x, negative_slope=negative_slope)
-
-
-def max_pool2d(
-    x: Symbolic, kernel_size: int | tuple[int, int], stride: int | tuple[int, int] | None = None
-) -> Symbolic:
-    """`MaxPool2d` as a function, inside a module's ``forward``."""
-    return functional("MaxPool2d")(x, kernel_size=kernel_size, stride=stride)
-
-
-def flatten(x: Symbolic, start_dim: int = 1) -> Symbolic:
-    """Everything but the batch in one axis, inside a module's ``forward``."""
-    return x.flatten(start_dim)
-
-
-def cat(values: Sequence[Symbolic], dim: int = 1) -> Symbolic:
-    """`Concat` as a function, inside a module's ``forward``: joins values along the channels."""
-    if dim != 1:
-        raise ValueError(f"nn.cat: only dim=1, the channels, is known here, got {dim}")
-    return values[0]._tracer.record("Concat", list(values))
+def __getattr__(name: str) -> NoReturn:
+    if name in _ELSEWHERE:
+        raise AttributeError(f"gapless.nn has no {name!r}; here it is {_ELSEWHERE[name]}")
+    near = difflib.get_close_matches(name, __all__, 1)
+    raise AttributeError(f"gapless.nn has no {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))

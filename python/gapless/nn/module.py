@@ -23,7 +23,7 @@ from gapless.nn._symbolic import Symbolic, Tracer, caller, traced
 if TYPE_CHECKING:
     from gapless.nn.net import LoadReport, Net, Summary
 
-__all__ = ["Layer", "Module", "ModuleList", "Parameter", "Sequential"]
+__all__ = ["Layer", "Module", "Parameter"]
 
 # What torch's modules have and ours have no use for: what to do instead.
 _ELSEWHERE = {
@@ -257,6 +257,19 @@ class Module:
 
     def parameters(self) -> Iterator[Parameter]:
         yield from (p for _, p in self.named_parameters())
+
+    def named_buffers(self) -> Iterator[tuple[str, Parameter]]:
+        """Statistics that follow the data, by dotted name."""
+        for name, layer in self._layers():
+            for suffix, facts in layer.weight_facts().items():
+                if facts["kind"] == "buffer":
+                    yield _join(name, suffix), Parameter(layer, suffix, facts["shape"])
+
+    def requires_grad_(self, on: bool = True) -> Self:
+        """Thaws or freezes all parameters below this module. Call it before `gl.compile`."""
+        for p in self.parameters():
+            p.requires_grad = on
+        return self
 
     def state_dict(self) -> dict[str, NDArray[np.float32]]:
         """Copies of all weights and buffers by dotted name, in torch's order."""
@@ -534,63 +547,3 @@ class Layer(Configured, Module):
         return {**state, "_home": None, "_facts": None}
 
     __repr__ = Configured.__repr__
-
-
-class Sequential(Module):
-    """Modules one after the other.
-
-    Examples
-    --------
-    >>> from gapless import nn
-    >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 10))
-    >>> list(net.state_dict())
-    ['0.weight', '0.bias', '3.weight', '3.bias']
-    """
-
-    def __init__(self, *modules: Module | Mapping[str, Module]) -> None:
-        if len(modules) == 1 and isinstance(modules[0], Mapping):
-            named: Iterable[tuple[str, Any]] = modules[0].items()
-        else:
-            named = ((str(k), module) for k, module in enumerate(modules))
-        for name, module in named:
-            if not isinstance(module, Module):
-                raise TypeError(f"Sequential: {name} must be a module, got {type(module).__name__}")
-            self.add_module(name, module)
-
-    def forward(self, x: Any) -> Any:
-        for module in self.children():
-            x = module(x)
-        return x
-
-    def __len__(self) -> int:
-        return len(self.__dict__.get("_children", {}))
-
-    def __getitem__(self, key: int) -> Module:
-        return list(self.children())[key]
-
-    def __iter__(self) -> Iterator[Module]:
-        return self.children()
-
-
-class ModuleList(Module):
-    """A list of modules that are children; call them one by one in ``forward``."""
-
-    def __init__(self, modules: Iterable[Module] = ()) -> None:
-        for module in modules:
-            self.append(module)
-
-    def append(self, module: Module) -> Self:
-        """Adds one at the end."""
-        if not isinstance(module, Module):
-            raise TypeError(f"ModuleList: must hold modules, got {type(module).__name__}")
-        self.add_module(str(len(self)), module)
-        return self
-
-    def __len__(self) -> int:
-        return len(self.__dict__.get("_children", {}))
-
-    def __getitem__(self, key: int) -> Module:
-        return list(self.children())[key]
-
-    def __iter__(self) -> Iterator[Module]:
-        return self.children()
