@@ -79,6 +79,19 @@ def evaluate(
         (recorded, now).
     CheckpointError, DataError
         A checkpoint or data that cannot be used.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import gapless as gl
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     run = gl.train(gl.Recipe(data="digits", model="lenet", epochs=1), out=f"{folder}/r", verbose=0)
+    ...     val = gl.evaluate(run.best, batch_size=7, threads=1)
+    ...     train = gl.evaluate(run.best, split="train")
+    >>> val.split, val.n_scored, val.reproduced, val.correct == run.record.correct
+    ('val', 359, 'exact', True)
+    >>> train.split, train.n_scored, train.reproduced  # this split has no record to compare with
+    ('train', 1438, None)
     """
     saved = checkpoint_file.read(find_checkpoint(checkpoint))
     if batch_size is not None and batch_size < 1:

@@ -199,6 +199,17 @@ def load(checkpoint: str | os.PathLike[str] | Any) -> Model:
     ------
     CheckpointError
         Damaged, foreign, or not fitting; names the place.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import gapless as gl
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     run = gl.train(gl.Recipe(data="digits", model="lenet", epochs=2), out=f"{folder}/r", verbose=0)
+    ...     model = gl.load(run.best)
+    >>> found = model.predict([gl.data.digits().load(i) for i in range(2)])
+    >>> found.ids, found.labels, found.probabilities.shape
+    (['0', '1'], ['0', '1'], (2, 10))
     """
     return Model(checkpoint_file.read(find_checkpoint(checkpoint)))
 

@@ -63,6 +63,13 @@ def create(
         An unknown name.
     TypeError
         An unknown argument.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> net = create("lenet", num_classes=4, input_shape=(1, 28, 28)).net((1, 28, 28), seed=0)
+    >>> net(np.zeros((2, 1, 28, 28), np.float32)).shape
+    (2, 4)
     """
     if name not in _CATALOGUE:
         near = difflib.get_close_matches(name, _CATALOGUE, 1)

@@ -194,6 +194,11 @@ def resnet8(
         Height and width, pixels; otherwise taken from the first input.
     zero_init_residual : bool, default False
         Start each block as the identity: its last BatchNorm scales by 0.
+
+    Examples
+    --------
+    >>> resnet8(num_classes=10).net((3, 32, 32), seed=0).parameters_count()
+    (78042, 78042)
     """
     return _resnet("resnet8", BasicBlock, (1, 1, 1), (16, 32, 64), dict(locals()))
 
@@ -213,6 +218,12 @@ def resnet18(
         Outputs.
     in_channels, stem, image_size, zero_init_residual
         As in `resnet8`.
+
+    Examples
+    --------
+    >>> summary = resnet18(num_classes=1000).summary((3, 224, 224))
+    >>> summary.params, summary.macs  # as torchvision's
+    (11689512, 1814073344)
     """
     return _resnet("resnet18", BasicBlock, (2, 2, 2, 2), (64, 128, 256, 512), dict(locals()))
 
