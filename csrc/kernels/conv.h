@@ -1,8 +1,9 @@
 /* conv.h — the convolution family: small products on padded planes of 16-channel vectors. Portable contract:
  *
- * Lanes are output channels (rows, cols) or channels (depthwise). Every output element of `rows` and `depthwise` is ONE
- * chain of fused multiply-adds in the order given below, so that no tile size and no instruction set changes a bit. The
- * chain may be interrupted by a store and taken up again by a load (GAP_CONV_KEEP), which changes nothing either.
+ * Lanes are output channels (rows, cols) or channels (depthwise). Every output element is a sum of chains of fused
+ * multiply-adds in the order given below, so that no tile size and no instruction set changes a bit. A chain begins at 0
+ * and is then added to what stands: one long chain over all channels would lose accuracy as channels grow (measured at 512
+ * channels, 3x3: 7e-7 rms against 1.7e-7), chains of about 128 terms do not.
  * No function allocates, fails or starts threads. Strides and offsets are in floats. Pointers need 4-byte alignment.
  */
 #ifndef GAP_KERNELS_CONV_H
@@ -12,11 +13,12 @@
 
 #include "kernels/fuse.h"
 
-/* Where a chain begins: at 0, at bias[channel], or at what y holds. */
+/* What a sum of chains begins with: 0, bias[channel], or what y holds. */
 typedef enum { GAP_CONV_ZERO, GAP_CONV_BIAS, GAP_CONV_KEEP } gap_conv_start;
 
 /* Many rows of output pixels:
- *   y[b][r][p][lane] = start + sum over (input block i, tap t, channel k), in this order of nesting, of
+ *   y[b][r][p][lane] = start + one chain for each group of `chain` input blocks (the last may be smaller), in order; a chain
+ *                      runs over (input block i, tap t, channel k), in this order of nesting, of
  *                      a[i*a_block + off[t] + r*a_row + p*a_px + k] * w[b*w_oc + i*w_block + t*w_tap + k*16 + lane]
  * with k < kc (kc_last in the last input block). taps or blocks may be 0. Then, where `sum` is given, for each channel over
  * (r, p) in order: d = y - pivot; sum += d; sumsq = fma(d, d, sumsq). */
@@ -25,6 +27,7 @@ typedef struct {
     int64_t a_px, a_row, a_block;
     const int64_t *off;
     int taps, blocks, kc, kc_last;
+    int chain;                    /* >= 1: input blocks of one chain */
     const float *w;
     int64_t w_tap, w_block, w_oc;
     float *y;

@@ -13,6 +13,8 @@ static int64_t max64(int64_t a, int64_t b) { return a > b ? a : b; }
 static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 static int64_t modulo(int64_t a, int64_t b) { return ((a % b) + b) % b; }
 
+int64_t gap_conv_chain(int64_t terms) { return terms > 0 && terms < CONV_CHAIN ? CONV_CHAIN / terms : 1; }
+
 int64_t gap_conv_lo(const conv_pass *p, int64_t o) {
     if (p->depthwise) return o;
     if (p->lanes != 16) return 0;
@@ -71,10 +73,9 @@ static void pass_shape(conv_pass *p, const gap_op *op, bool backward) {
     p->w_oc = p->depthwise ? p->taps * 16 : p->range * p->entries * p->run * 16;
 }
 
-/* A 1x1 kernel at stride 1: the plane is one row. */
+/* A 1x1 kernel at stride 1 without padding: the plane is one row. */
 static void flatten(conv_pass *p) {
-    const bool flat = p->direct && p->taps == 1 && p->in_step[0] == 1 && p->in_step[1] == 1 && p->out_step[0] == 1 && p->out_step[1] == 1;
-    if (!flat) return;
+    if (!p->direct || p->taps > 1 || p->stride[0] > 1 || p->stride[1] > 1 || p->in_h != p->out_h || p->in_w != p->out_w) return;
     p->in_w *= p->in_h, p->in_h = 1, p->out_w *= p->out_h, p->out_h = 1;
     p->count[1] *= p->count[0], p->count[0] = 1;
 }

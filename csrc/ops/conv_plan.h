@@ -6,8 +6,8 @@
  * Weights are packed per pass, [out block][phase][in block][tap][in channel][16], zero where channels are not connected, so that
  * groups need no code of their own beyond the range of input blocks that an output block reads.
  *
- * Order of summation (a function of shape only): forward and input gradient: one chain over (input block, kh, kw, channel),
- * over (kh, kw, channel) for NHWC input. Weight gradient: a chain over the pixels of a segment (at most about SEGMENT pixels: rows of
+ * Order of summation (a function of shape only): forward and input gradient: chains over (input block, kh, kw, channel), each
+ * of as many input blocks as make at most about CONV_CHAIN terms, added in order; over (kh, kw, channel) for NHWC input. Weight gradient: a chain over the pixels of a segment (at most about SEGMENT pixels: rows of
  * an image, or whole small images), segments added in order within a chunk of images, chunks added in order.
  */
 #ifndef GAP_OPS_CONV_PLAN_H
@@ -17,6 +17,7 @@
 #include "ops/scratch.h"
 
 #define CONV_SEGMENT 128            /* pixels of a chain of the weight gradient: what stays in the first cache */
+#define CONV_CHAIN 144              /* terms of a chain: short enough to be accurate, long enough that closing it is cheap */
 #define CONV_SCRATCH ((size_t)384 << 10) /* padded input of one piece of work: what stays in the second */
 #define CONV_UNITS 32               /* pieces of work to aim at, for any number of threads */
 
@@ -51,6 +52,8 @@ typedef struct {
 typedef struct { size_t off, place, w, bias, total; } conv_derived;
 
 /* ---- conv.c ---- */
+/* Input blocks of a chain, for so many terms in a block. */
+int64_t gap_conv_chain(int64_t terms);
 /* Fills the pass of this op; capacity only decides how work is cut, never a sum. */
 void gap_conv_pass(conv_pass *p, const gap_op *op, bool backward, int64_t capacity);
 /* First input block that output block `o` reads. */

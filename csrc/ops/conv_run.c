@@ -67,9 +67,11 @@ static void run_blocks(const run_job *job, const run_unit *u, const run_input *i
     const int64_t plane = p->out_h * p->out_w * 16, image = p->out_blocks * plane, lo = gap_conv_lo(p, o);
     const bool single = ph->rows == 1 && ph->cols == 1; /* a pixel per image: the images make the row */
     const int64_t panel = ph->taps * p->run * 64 * (oc_blocks < 2 ? 1 : 2);
-    const int64_t group = panel > 0 && panel < PANEL ? PANEL / panel : 1;
+    const int64_t chain = gap_conv_chain(ph->taps * p->run);
+    const int64_t fits = panel > 0 && panel < PANEL ? PANEL / panel : 1, group = fits > chain ? fits / chain * chain : chain;
     gap_conv_rows r = {.a_px = p->in_step[1] * p->lanes, .a_row = p->in_step[0] * in->row, .a_block = in->block, .off = job->off + ph->off,
-                       .taps = (int)ph->taps, .kc = (int)p->run, .w_tap = p->run * 16, .w_block = ph->taps * p->run * 16, .w_oc = p->w_oc,
+                       .taps = (int)ph->taps, .kc = (int)p->run, .chain = (int)chain, .w_tap = p->run * 16, .w_block = ph->taps * p->run * 16,
+                       .w_oc = p->w_oc,
                        .y_px = p->out_step[1] * 16, .y_row = p->out_step[0] * p->out_w * 16, .y_oc = plane, .pixels = ph->cols,
                        .rows = ph->rows, .oc_blocks = oc_blocks, .bias = job->bias + o * 16};
     if (single) r.a_px = in->image, r.y_px = image, r.pixels = u->n1 - u->n0;

@@ -1,6 +1,6 @@
 /* linear.c — y = x W^T + b for vectors, on the convolution's kernels: samples are the pixels, outputs the lanes.
  *
- * Order of summation: y and dx: one chain over the inputs; dW: a chain over the samples of a segment (at most SEGMENT), segments in
+ * Order of summation: y and dx: chains over K_BLOCK inputs, added in order; dW: a chain over the samples of a segment (at most SEGMENT), segments in
  * order within a chunk of samples, chunks in order; db: a chain over the samples of a chunk, chunks in order.
  */
 #include <stdio.h>
@@ -9,7 +9,7 @@
 #include "ops/ops.h"
 #include "ops/scratch.h"
 
-#define K_BLOCK 128   /* inputs whose weights stay in the first cache */
+#define K_BLOCK 128   /* inputs of a chain, whose weights stay in the first cache */
 #define SAMPLES 56    /* samples of a unit */
 #define SEGMENT 128
 #define F_BLOCKS 4    /* vectors of inputs in a unit of the weight gradient */
@@ -135,7 +135,7 @@ static void run_chunk(void *arg, int64_t unit, int thread) {
             memcpy(tile + (n - n0) * row, job->y + n * p->out + b0 * 16, (size_t)width * 4);
             memset(tile + (n - n0) * row + width, 0, (size_t)(row - width) * 4);
         }
-    gap_conv_rows r = {.a_px = p->in, .off = &off, .taps = 1, .blocks = 1, .w_oc = p->in * 16, .y = tile, .y_px = row, .y_oc = 16,
+    gap_conv_rows r = {.a_px = p->in, .off = &off, .taps = 1, .blocks = 1, .chain = 1, .w_oc = p->in * 16, .y = tile, .y_px = row, .y_oc = 16,
                        .pixels = n1 - n0, .rows = 1, .oc_blocks = (int)(b1 - b0),
                        .bias = (const float *)(const void *)(derived + p->bias) + b0 * 16};
     r.start = job->add ? GAP_CONV_KEEP : job->has_bias ? GAP_CONV_BIAS : GAP_CONV_ZERO;

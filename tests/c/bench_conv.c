@@ -17,6 +17,8 @@ static const shape shapes[] = {
     {"1x1 24-144 @56", 4, 24, 56, 144, 1, 1, 1, false},   {"1x1 384-64 @14", 16, 384, 14, 64, 1, 1, 1, false},
     {"1x1 512-2048 @7", 8, 512, 7, 2048, 1, 1, 1, false}, {"depthwise 96 @112", 4, 96, 112, 96, 3, 1, 96, false},
     {"depthwise/2 96 @112", 4, 96, 112, 96, 3, 2, 96, false}, {"depthwise 384 @14", 16, 384, 14, 384, 3, 1, 384, false},
+    {"3x3 3-64 @32", 32, 3, 32, 64, 3, 1, 1, false},      {"7x7/2 3-64 @224", 2, 3, 224, 64, 7, 2, 1, false},
+    {"3x3 1-32 @28", 64, 1, 28, 32, 3, 1, 1, false},      {"3x3 24-24 @28 g3", 32, 24, 28, 24, 3, 1, 3, false},
     {"image 3x3 3-64 @32", 32, 3, 32, 64, 3, 1, 1, true}, {"image 7x7/2 3-64 @224", 2, 3, 224, 64, 7, 2, 1, true},
     {"image 3x3 1-32 @28", 64, 1, 28, 32, 3, 1, 1, true},
 };
@@ -47,7 +49,7 @@ static double peak(const gap_kernels *k) {
     static _Alignas(64) float x[64 * 16], w[2 * 4096], y[2 * 64 * 16];
     static const int64_t off[1] = {0};
     harness_fill(x, 64 * 16, 1), harness_fill(w, 8192, 2);
-    const gap_conv_rows r = {.a = x, .a_px = 16, .a_row = 0, .off = off, .taps = 1, .blocks = 4, .kc = 16, .kc_last = 16, .w = w, .w_block = 256,
+    const gap_conv_rows r = {.a = x, .a_px = 16, .a_row = 0, .off = off, .taps = 1, .blocks = 4, .chain = 4, .kc = 16, .kc_last = 16, .w = w, .w_block = 256,
                              .w_oc = 4096, .y = y, .y_px = 16, .y_oc = 1024, .pixels = 12, .rows = 1000, .oc_blocks = 2};
     double best = 1e9;
     for (int rep = 0; rep < 30; rep++) {

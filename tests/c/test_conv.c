@@ -104,26 +104,27 @@ static void define(truth *t, const op_bench *b, const shape *s, int64_t n_images
 
 static void free_truth(truth *t) { gap_free(t->y), gap_free(t->dx), gap_free(t->dw), gap_free(t->db); }
 
+static void one_against_definition(const shape *s, const char *set, int k, double tol) {
+    char name[64];
+    op_bench b;
+    truth t;
+    make(&b, s, set, s->n, true);
+    run(&b);
+    define(&t, &b, s, s->n);
+    snprintf(name, sizeof name, "%s shape %d y", set ? set : "best", k);
+    CHECK(op_near(name, b.y, t.y, b.n_y, tol)); /* padding lanes are 0 in both */
+    snprintf(name, sizeof name, "%s shape %d dw", set ? set : "best", k);
+    CHECK(op_near(name, b.dw[0], t.dw, b.n_w[0], tol));
+    snprintf(name, sizeof name, "%s shape %d dx", set ? set : "best", k);
+    if (!s->nhwc) CHECK(op_near(name, b.dx, t.dx, b.n_x, tol));
+    snprintf(name, sizeof name, "%s shape %d db", set ? set : "best", k);
+    if (s->bias) CHECK(op_near(name, b.dw[1], t.db, b.n_w[1], tol));
+    free_truth(&t);
+    op_bench_free(&b);
+}
+
 static void against_definition(const char *set, double tol) {
-    for (int k = 0; k < GAP_COUNTOF(shapes); k++) {
-        const shape *s = &shapes[k];
-        char name[64];
-        op_bench b;
-        truth t;
-        make(&b, s, set, s->n, true);
-        run(&b);
-        define(&t, &b, s, s->n);
-        snprintf(name, sizeof name, "%s shape %d y", set, k);
-        CHECK(op_near(name, b.y, t.y, b.n_y, tol)); /* padding lanes are 0 in both */
-        snprintf(name, sizeof name, "%s shape %d dw", set, k);
-        CHECK(op_near(name, b.dw[0], t.dw, b.n_w[0], tol));
-        snprintf(name, sizeof name, "%s shape %d dx", set, k);
-        if (!s->nhwc) CHECK(op_near(name, b.dx, t.dx, b.n_x, tol));
-        snprintf(name, sizeof name, "%s shape %d db", set, k);
-        if (s->bias) CHECK(op_near(name, b.dw[1], t.db, b.n_w[1], tol));
-        free_truth(&t);
-        op_bench_free(&b);
-    }
+    for (int k = 0; k < GAP_COUNTOF(shapes); k++) one_against_definition(&shapes[k], set, k, tol);
 }
 
 static void test_conv_definition(void) { against_definition(NULL, 2e-6); }
@@ -155,6 +156,44 @@ static void test_conv_same_bits_in_every_kernel_set(void) {
             op_bench_free(&b);
         }
         op_bench_free(&ref);
+    }
+}
+
+static int64_t draw(uint32_t *state, int64_t lo, int64_t hi) { return lo + (int64_t)(harness_u32(state) % (uint32_t)(hi - lo + 1)); }
+
+static shape random_shape(uint32_t *state) {
+    for (;;) {
+        shape s = {.n = draw(state, 1, 4), .h = draw(state, 1, 17), .w = draw(state, 1, 17), .g = 1, .bias = draw(state, 0, 1)};
+        for (int k = 0; k < 2; k++)
+            s.k[k] = draw(state, 1, 5), s.s[k] = draw(state, 1, 3), s.p[k] = draw(state, 0, 3), s.d[k] = draw(state, 1, 3);
+        const int64_t kind = draw(state, 0, 3);
+        if (kind == 0) s.c = s.oc = s.g = draw(state, 1, 40);
+        else if (kind == 1) s.g = draw(state, 2, 5), s.c = s.g * draw(state, 1, 20), s.oc = s.g * draw(state, 1, 20);
+        else s.c = draw(state, 1, 70), s.oc = draw(state, 1, 70);
+        if (kind == 2) s.c = draw(state, 1, 5), s.nhwc = true;
+        if (s.h + 2 * s.p[0] > s.d[0] * (s.k[0] - 1) && s.w + 2 * s.p[1] > s.d[1] * (s.k[1] - 1)) return s;
+    }
+}
+
+/* Whatever comes: the definition, and one set's bits against another's. */
+static void test_conv_random_shapes(void) {
+    uint32_t state = 2026;
+    for (int k = 0; k < 150; k++) {
+        const shape s = random_shape(&state);
+        const int before = harness_broken;
+        one_against_definition(&s, NULL, k, 2e-6);
+        if (k % 5 == 0 && gap_kernels_available(GAP_SET_BLAS)) one_against_definition(&s, "blas", k, 1e-5);
+        if (gap_kernels_available(GAP_SET_AVX2)) {
+            op_bench a, b;
+            make(&a, &s, NULL, s.n, true), make(&b, &s, "avx2", s.n, true);
+            run(&a), run(&b);
+            check_same(&a, &b, &s, "random", k);
+            op_bench_free(&a), op_bench_free(&b);
+        }
+        if (harness_broken != before)
+            printf("  n %d, %dx%dx%d -> %d, kernel %dx%d, stride %d %d, padding %d %d, dilation %d %d, groups %d%s\n", (int)s.n, (int)s.c, (int)s.h,
+                   (int)s.w, (int)s.oc, (int)s.k[0], (int)s.k[1], (int)s.s[0], (int)s.s[1], (int)s.p[0], (int)s.p[1], (int)s.d[0], (int)s.d[1],
+                   (int)s.g, s.nhwc ? ", image" : "");
     }
 }
 
@@ -302,7 +341,7 @@ static void test_conv_sums_what_was_stored(void) {
             CHECK_OK(gap_kernels_find(&k, gap_kernel_set_name((gap_kernel_set_id)set)));
             harness_fill(sum, 32, 4), harness_fill(sumsq, 32, 5);
             memcpy(s, sum, sizeof s), memcpy(q, sumsq, sizeof q);
-            const gap_conv_rows r = {.a = x, .a_px = 16, .a_row = PIXELS * 16, .off = off, .taps = 1, .blocks = 1, .kc = 16, .kc_last = 16, .w = w, .w_oc = 256,
+            const gap_conv_rows r = {.a = x, .a_px = 16, .a_row = PIXELS * 16, .off = off, .taps = 1, .blocks = 1, .chain = 1, .kc = 16, .kc_last = 16, .w = w, .w_oc = 256,
                                      .y = y, .y_px = 16, .y_row = PIXELS * 16, .y_oc = ROWS * PIXELS * 16, .pixels = PIXELS, .rows = ROWS, .oc_blocks = 2,
                                      .sum = sum, .sumsq = sumsq, .pivot = pivot};
             const gap_conv_depthwise d = {.a = x, .a_px = 16, .a_row = PIXELS * 16, .off = off, .taps = 1, .w = w, .y = y, .y_px = 16, .y_row = PIXELS * 16,
@@ -342,6 +381,7 @@ int main(void) {
     RUN(test_conv_definition_ref);
     RUN(test_conv_definition_blas);
     RUN(test_conv_same_bits_in_every_kernel_set);
+    RUN(test_conv_random_shapes);
     RUN(test_conv_same_bits_at_any_thread_count);
     RUN(test_conv_forward_does_not_depend_on_the_batch);
     RUN(test_conv_adds_where_asked);
