@@ -61,6 +61,10 @@ class Build(build_ext):
 
     def copy_extensions_to_source(self) -> None:
         """For editable installs and --inplace: the private OpenBLAS goes beside the extension too."""
+        package_of = self.get_finalized_command("build_py").get_package_dir
+        for ext in self.extensions:  # a file that a running process has mapped is replaced, never written over
+            folder = Path(package_of(ext.name.rpartition(".")[0]))
+            (folder / Path(self.get_ext_filename(ext.name)).name).unlink(missing_ok=True)
         super().copy_extensions_to_source()
         for ext in self.extensions:
             built = Path(self.build_lib, *ext.name.split(".")).parent / "_libs"

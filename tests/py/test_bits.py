@@ -81,7 +81,7 @@ def nets():
 
 def logits(net, x, batch, kernels=None):
     plan = gl.compile(net, None, None, (batch, *x.shape[1:]), kernels=kernels)
-    return np.concatenate([plan.forward(x[k : k + batch])[0] for k in range(0, len(x), batch)])
+    return np.concatenate([plan.forward(x[k : k + batch]) for k in range(0, len(x), batch)])
 
 
 @pytest.mark.parametrize("name", ["lenet", "resnet8", "resnet18", "resnet50"])
