@@ -111,6 +111,7 @@ def resolve(recipe: Recipe, data: Any = None) -> Resolved:
     n = {name: len(indices) for name, indices in data.splits.items()}
     if n.get("train", 0) == 0:
         raise RecipeError("data: the train split is empty; look at data.split, or at the folder")
+    _check_classes(data)
     values = {key: getattr(recipe, key) for key in type(recipe).__struct_fields__}
     values = _sections_copy(values)
     values["data"] = _sections.plain(data.spec, "data")
@@ -126,6 +127,18 @@ def resolve(recipe: Recipe, data: Any = None) -> Resolved:
     full = type(recipe)(**values)
     full.live.update({k: v for k, v in recipe.live.items() if k in ("module", "net")})
     return Resolved(full, data, reasons, shape, n["train"], n.get("val", 0), steps_per_epoch, total, live)
+
+
+def _check_classes(data: Any) -> None:
+    """A single class makes every answer right: most often the folder above the one that was meant."""
+    if data.num_classes > 1:
+        return
+    folders = {i.rpartition("/")[0] for i in data.ids if i.count("/") > 1} if "folder" in data.spec else set()
+    lie = ", ".join(sorted(folders)[:3])
+    hint = f"; the pictures lie in {lie}: did you mean the folder that holds those?" if folders else ""
+    raise RecipeError(
+        f"data: 1 class ({data.classes[0]!r}), so every answer would be right; training needs 2 or more{hint}"
+    )
 
 
 def _sections_copy(values: dict[str, Any]) -> dict[str, Any]:

@@ -100,6 +100,8 @@ def evaluate(
         with checkpoint_file.fitting(saved):
             source, own = _data_of(saved, data)
             name, indices = _choose(saved, source, own, split)
+            if not own:
+                _warn_of_training_samples(saved, source, indices)
         scorer = Scorer.of_checkpoint(saved, source, batch_size=batch_size, threads=threads)
         bar = _Bar(len(indices), name) if verbose else None
         with contextlib.closing(bar) if bar else contextlib.nullcontext():
@@ -376,12 +378,33 @@ def _unreadable(data: Data, split: str) -> int:
 # -- which samples ----------------------------------------------------------------------------
 
 
+_ELSEWHERE = (
+    "If the checkpoint's data have moved or changed, say where they are now: gapless eval CHECKPOINT DATA, "
+    "evaluate(checkpoint, data); what is still the same is recognised"
+)
+
+
+def _warn_of_training_samples(saved: Checkpoint, data: Data, indices: Indices) -> None:
+    """Other data that hold what the model was trained on say little about new images."""
+    from .data import DataWarning
+
+    samples = saved.manifest["samples"]
+    known = {d for d, part in zip(samples["digest"], samples["split"], strict=True) if part == "train"}
+    n = sum(data.digests[i] in known for i in indices.tolist())
+    if n:
+        text = f"{n} of these {len(indices)} samples are images that the model was trained on"
+        warnings.warn(DataWarning(f"{text}: this number says little about new ones"), stacklevel=3)
+
+
 def _data_of(saved: Checkpoint, data: Any) -> tuple[Data, bool]:
     """The data to score, and whether they are the checkpoint's own."""
     from . import data as sources
 
     if data is None:
-        return sources.open(saved.recipe["data"], manifest=saved.manifest), True
+        try:
+            return sources.open(saved.recipe["data"], manifest=saved.manifest), True
+        except DataError as error:
+            raise DataError(f"{error}. {_ELSEWHERE}") from error
     if not isinstance(data, sources.Data):
         data = sources.open(data) if isinstance(data, Mapping) else sources.resolve(data)
     found = data.differences(saved.manifest)

@@ -257,7 +257,7 @@ class Data:
             hint = f"; did you mean {near[0]!r} by {unknown[0]!r}?" if near else ""
             raise DataError(
                 f"data: {len(unknown)} class(es) are not known to the model: "
-                f"{shorten(map(repr, unknown))}{hint} The "
+                f"{shorten(map(repr, unknown))}{hint}; the "
                 f"model's {len(wanted)} classes are {shorten(map(repr, wanted))}"
             )
         table = np.array([to.get(c, 0) for c in self.classes], np.int64)

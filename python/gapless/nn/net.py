@@ -45,8 +45,7 @@ class LoadReport(NamedTuple):
         parts = [f"{len(self.matched)} matched"]
         for name in ("missing", "unexpected", "reshaped"):
             names = getattr(self, name)
-            if names:
-                parts.append(f"{len(names)} {name} ({_some(names)})")
+            parts.append(f"{len(names)} {name}" + (f" ({_some(names)})" if names else ""))
         return ", ".join(parts)
 
 

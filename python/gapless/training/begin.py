@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import checkpoint as checkpoint_file
-from ..errors import CheckpointError, RecipeError
+from ..errors import CheckpointError, DataError, RecipeError
 from ..record import EvalRecord
 from ..schedule import ReduceOnPlateau
 from . import pictures
@@ -167,5 +167,8 @@ def _reopen(spec: Any, manifest: dict[str, Any] | None, given: Recipe | None) ->
 
     live: Data | None = given.live.get("data") if given is not None else None
     if live is None:
-        return sources.open(spec, manifest=manifest)
+        try:
+            return sources.open(spec, manifest=manifest)
+        except DataError as e:
+            raise DataError(f"{e}. A resumed run goes on with the very samples that it began with") from e
     return live.with_manifest(manifest) if manifest is not None else live

@@ -103,16 +103,13 @@ def banner(
     lines.append(f"data: {len(data.classes)} classes, {' + '.join(parts)} images")
     for name, indices in lists.items():
         count = np.bincount(data.labels[np.asarray(indices, np.int64)], minlength=len(data.classes))
-        empty = [data.classes[i] for i in np.flatnonzero(count == 0)]
         tiny = [f"{data.classes[i]} ({count[i]})" for i in np.flatnonzero((count > 0) & (count < TINY))]
-        if empty:
-            warnings.append(f"split {name!r} has no image of {_some(empty)}")
         if tiny:
             warnings.append(f"split {name!r} has fewer than {TINY} images of {_some(tiny)}")
         if len(indices):
             span = f"{count.min()} to {count.max()} images a class"
             lines.append(f"  {name:<5} {span}, largest class {count.max() / len(indices):.3f}")
-    lines += [f"  ! {note}" for note in data.notes]
+    lines += [f"  ! {note}" for note in data.notes]  # empty classes among them
     trainable, total = parameters
     lines.append(
         f"model: {total:,} parameters" + (f", {trainable:,} of them trained" if trainable != total else "")

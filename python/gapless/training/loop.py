@@ -209,6 +209,8 @@ class Trainer:
                 )
         for line in lines:
             self.console.say(line)
+        for note in self.data.notes:
+            self.files.event("note", text=note)
         for line in warnings:
             self.console.warn(line)
             self.files.event("warning", text=line)

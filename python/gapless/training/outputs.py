@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._files import write_atomic, write_text_atomic
+from ..errors import RecipeError
 
 if TYPE_CHECKING:
     from ..record import EvalRecord
@@ -30,7 +31,10 @@ def new_folder(out: str | os.PathLike[str] | None) -> Path:
     ``runs/flowers``, ``runs/flowers-2``, ``runs/flowers-3`` …; the link ``latest`` beside it points to it.
     """
     wanted = Path(out if out is not None else "runs/run")
-    wanted.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        wanted.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise RecipeError(f"out: {wanted.parent} is a file, or lies below one; runs need a folder") from None
     number = 1
     while True:
         path = wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}")

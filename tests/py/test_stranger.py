@@ -1,0 +1,156 @@
+"""What people do who have read nothing: wrong folders, moved files, full disks; and what they are told."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import small
+from data_fixtures import image_folder
+
+import gapless as gl
+from gapless import checkpoint, cli
+from gapless.errors import DataError, RecipeError
+
+TWO = {"cat": 30, "dog": 30}
+
+
+def gapless(*words: Any, code: int = 0) -> None:
+    with small.no_pictures():
+        assert cli.main([str(w) for w in words]) == code
+
+
+@pytest.fixture(scope="module")
+def moved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run and its pictures, both carried to another folder since."""
+    before, after = tmp_path_factory.mktemp("before"), tmp_path_factory.mktemp("after")
+    image_folder(before / "pets", TWO)
+    gapless("train", before / "pets", "--epochs", "1", "--out", before / "run", "--quiet")
+    shutil.move(before / "pets", after / "pets")
+    shutil.move(before / "run", after / "run")
+    return after
+
+
+# -- wrong folders --------------------------------------------------------------------------------
+
+
+def test_a_single_class_is_refused_and_the_folder_below_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One folder too high: every picture would be of class "images", and every answer right."""
+    image_folder(tmp_path / "set" / "images", {"cat": 8, "dog": 8})
+    gapless("train", tmp_path / "set", "--out", tmp_path / "r", code=2)
+    said = capsys.readouterr().err
+    assert "1 class ('images')" in said
+    assert "images/cat, images/dog" in said
+    assert not (tmp_path / "r").exists()
+    with pytest.raises(RecipeError, match="every answer would be right"):
+        gl.train(gl.Recipe(data=gl.data.arrays(np.zeros((9, 8, 8), np.uint8), [0] * 9)), out=tmp_path / "r")
+
+
+def test_an_empty_class_is_told_once_and_trained_without(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image_folder(tmp_path / "d", {"cat": 30, "dog": 4})
+    (tmp_path / "d" / "empty").mkdir()
+    gapless("train", tmp_path / "d", "--epochs", "1", "--out", tmp_path / "r")
+    out, err = capsys.readouterr()
+    assert err.count("1 of 3 classes have no samples at all: 'empty'") == 1
+    assert out.count("1 of 3 classes have no samples at all: 'empty'") == 1
+    assert "fewer than 5 images of dog (3)" in err
+    events = [json.loads(line) for line in (tmp_path / "r" / "events.jsonl").read_text().splitlines()]
+    assert any(e["event"] == "note" and "'empty'" in e["text"] for e in events)
+
+
+def test_a_file_where_a_folder_should_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    gapless("train", "digits", "--epochs", "1", "--out", tmp_path / "file" / "run", code=2)
+    assert f"{tmp_path / 'file'} is a file" in capsys.readouterr().err
+
+
+def test_names_after_freeze_are_joined_by_commas(capsys: pytest.CaptureFixture[str]) -> None:
+    gapless("train", "digits", "--freeze", "conv1", "bn1", code=2)
+    assert "--freeze NAME,NAME" in capsys.readouterr().err
+
+
+# -- moved, changed and shared data ---------------------------------------------------------------
+
+
+def test_moved_data_are_asked_for_and_recognised(moved: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    gapless("eval", moved / "run", code=2)
+    assert "gapless eval CHECKPOINT DATA" in capsys.readouterr().err
+    gapless("eval", moved / "run", moved / "pets")
+    assert "exactly the recorded number" in capsys.readouterr().out
+    with pytest.raises(DataError, match="the very samples that it began with"):
+        _unfinished(moved, moved / "copy")
+
+
+def _unfinished(moved: Path, copy: Path) -> gl.Run:
+    """Resume a copy of the run that is not finished."""
+    copy.mkdir()
+    for name in ("last", "best"):
+        saved = checkpoint.read(moved / "run" / f"{name}.safetensors")
+        state = {**saved.state, "finished": False}
+        checkpoint.write(copy / f"{name}.safetensors", saved.tensors, {**saved.documents, "state": state})
+    return gl.train(resume=copy, verbose=0)
+
+
+def test_a_file_changed_since_is_named_and_nothing_is_compared(
+    moved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(moved / "pets", tmp_path / "pets")
+    shutil.copy(tmp_path / "pets/cat/cat_0000.png", tmp_path / "pets/dog/dog_0001.png")
+    with pytest.warns(gl.data.DataWarning) as told:
+        record = gl.evaluate(moved / "run", tmp_path / "pets")
+    assert record.reproduced is None
+    said = " ".join(str(w.message) for w in told)
+    assert "1 changed" in said
+    assert f"of these {record.n_scored} samples are images that the model was trained on" in said
+    (tmp_path / "pets/dog/dog_0002.png").unlink()
+    with pytest.raises(DataError, match="missing") as refused:
+        gl.data.open(
+            {"folder": str(tmp_path / "pets")}, checkpoint.read(moved / "run/best.safetensors").manifest
+        )
+    assert "dog_0002.png" in str(refused.value)
+
+
+def test_unknown_classes_of_other_data_are_named(moved: Path, tmp_path: Path) -> None:
+    image_folder(tmp_path / "d", {"cat": 5, "cow": 5}, first=900)
+    with pytest.raises(DataError, match=r"1 class.* not known to the model: 'cow'.*; the model's 2 classes"):
+        gl.evaluate(moved / "run", tmp_path / "d")
+
+
+# -- disks ----------------------------------------------------------------------------------------
+
+
+def test_a_full_disk_ends_the_run_with_path_and_bytes(tmp_path: Path) -> None:
+    """RLIMIT_FSIZE stands for the disk: the first checkpoint does not fit."""
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, 150_000))
+
+    env = {**os.environ, "PYTHONPATH": str(Path(gl.__file__).parents[1])}
+    done = subprocess.run(
+        [sys.executable, "-m", "gapless", "train", "digits", "--epochs", "1", "--out", str(tmp_path / "r")],
+        env=env, preexec_fn=limit, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert f"cannot save checkpoint {tmp_path / 'r' / 'last.safetensors'}" in done.stderr
+    assert "bytes" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not [p for p in (tmp_path / "r").iterdir() if "safetensors" in p.name]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+def test_a_folder_that_may_not_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "ro").mkdir(mode=0o555)
+    gapless("train", "digits", "--epochs", "1", "--out", tmp_path / "ro" / "r", code=2)
+    assert "Permission denied" in capsys.readouterr().err
