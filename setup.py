@@ -1,7 +1,7 @@
 """Build gapless: generate the registry, vendor OpenBLAS, compile the core in parallel, link the extension.
 
-Environment: CC, GAPLESS_SANITIZE=1 (ASan + UBSan), GAPLESS_BLAS=0 (without OpenBLAS), OPENBLAS_DIR (another one),
-GAPLESS_WERROR=1, GAPLESS_BUILD_JOBS. Everything else about the package stands in pyproject.toml.
+Environment: CC, GAPLESS_SANITIZE=1 (ASan + UBSan), GAPLESS_BLAS=0 (without OpenBLAS), OPENBLAS_DIR (another
+one), GAPLESS_WERROR=1, GAPLESS_BUILD_JOBS. Everything else about the package stands in pyproject.toml.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ GEN = ROOT / "build" / "gen"
 sys.path.insert(0, str(CSRC / "tools"))
 
 if sys.platform == "win32":
-    sys.exit("gapless builds on Linux and macOS. On Windows use WSL: `wsl --install`, then pip install inside it.")
+    sys.exit(
+        "gapless builds on Linux and macOS. On Windows use WSL: `wsl --install`, then pip install inside it."
+    )
 
 from gen_registry import RegistryError, generate  # noqa: E402
 from vendor_openblas import Vendored, vendor  # noqa: E402
@@ -62,13 +64,17 @@ class Build(build_ext):
     def copy_extensions_to_source(self) -> None:
         """For editable installs and --inplace: the private OpenBLAS goes beside the extension too."""
         package_of = self.get_finalized_command("build_py").get_package_dir
-        for ext in self.extensions:  # a file that a running process has mapped is replaced, never written over
+        for (
+            ext
+        ) in self.extensions:  # a file that a running process has mapped is replaced, never written over
             folder = Path(package_of(ext.name.rpartition(".")[0]))
             (folder / Path(self.get_ext_filename(ext.name)).name).unlink(missing_ok=True)
         super().copy_extensions_to_source()
         for ext in self.extensions:
             built = Path(self.build_lib, *ext.name.split(".")).parent / "_libs"
-            package = Path(self.get_finalized_command("build_py").get_package_dir(ext.name.rpartition(".")[0]))
+            package = Path(
+                self.get_finalized_command("build_py").get_package_dir(ext.name.rpartition(".")[0])
+            )
             if built.exists():
                 shutil.copytree(built, package / "_libs", dirs_exist_ok=True)
 
@@ -83,7 +89,14 @@ class Build(build_ext):
         flags = words("flags.txt") + words("warnings.txt")
         includes = [CSRC, GEN, Path(sysconfig.get_path("include")), Path(numpy.get_include())]
         # Python's and NumPy's headers are theirs to keep clean: -isystem silences their warnings.
-        flags += [f"-I{includes[0]}", f"-I{includes[1]}", "-isystem", str(includes[2]), "-isystem", str(includes[3])]
+        flags += [
+            f"-I{includes[0]}",
+            f"-I{includes[1]}",
+            "-isystem",
+            str(includes[2]),
+            "-isystem",
+            str(includes[3]),
+        ]
         link = ["-lm", "-pthread"]
         if blas.enabled:
             flags.append("-DGAP_WITH_BLAS")
@@ -91,9 +104,15 @@ class Build(build_ext):
         if blas.library is not None:
             link.append("-Wl,-rpath,$ORIGIN/_libs")
         version = self.distribution.get_version()
-        flags += [f"-DGAPLESS_VERSION=\"{version}\"", f"-DGAPLESS_FLAGS=\"{shlex.join(words('flags.txt'))}\""]
+        flags += [f'-DGAPLESS_VERSION="{version}"', f'-DGAPLESS_FLAGS="{shlex.join(words("flags.txt"))}"']
         if os.environ.get("GAPLESS_SANITIZE") == "1":
-            sanitize = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-g", "-O1", "-fno-omit-frame-pointer"]
+            sanitize = [
+                "-fsanitize=address,undefined",
+                "-fno-sanitize-recover=undefined",
+                "-g",
+                "-O1",
+                "-fno-omit-frame-pointer",
+            ]
             flags += sanitize
             link += sanitize[:2]
         if os.environ.get("GAPLESS_WERROR") == "1":
@@ -120,7 +139,19 @@ class Build(build_ext):
         obj = (temp / name).with_suffix(".o")
         obj.parent.mkdir(parents=True, exist_ok=True)
         if not self.is_fresh(source, obj, stamp):
-            self.run_tool([*self.compiler_name(), *flags, "-MMD", "-MF", str(obj.with_suffix(".d")), "-c", str(source), "-o", str(obj)])
+            self.run_tool(
+                [
+                    *self.compiler_name(),
+                    *flags,
+                    "-MMD",
+                    "-MF",
+                    str(obj.with_suffix(".d")),
+                    "-c",
+                    str(source),
+                    "-o",
+                    str(obj),
+                ]
+            )
             obj.with_suffix(".flags").write_text(stamp, encoding="utf-8")
         return obj
 
@@ -132,7 +163,9 @@ class Build(build_ext):
             return False
         made = obj.stat().st_mtime
         files = depends.read_text(encoding="utf-8").replace("\\\n", " ").split(":", 1)[1].split()
-        return all(Path(file).exists() and Path(file).stat().st_mtime <= made for file in [str(source), *files])
+        return all(
+            Path(file).exists() and Path(file).stat().st_mtime <= made for file in [str(source), *files]
+        )
 
     def run_tool(self, command: list[str]) -> None:
         done = subprocess.run(command, capture_output=True, text=True)
@@ -143,7 +176,13 @@ class Build(build_ext):
 
 
 # Listing headers and bodies here puts them into the sdist without a MANIFEST.in.
-DEPENDS = [str(p.relative_to(ROOT)) for p in sorted(CSRC.rglob("*")) if p.suffix in {".h", ".inc", ".txt", ".py", ".md"} or p.name == "Makefile"]
+DEPENDS = [
+    str(p.relative_to(ROOT))
+    for p in sorted(CSRC.rglob("*"))
+    if p.suffix in {".h", ".inc", ".txt", ".py", ".md"} or p.name == "Makefile"
+]
 SOURCES = [str(p.relative_to(ROOT)) for p in core_sources()]
 
-setup(ext_modules=[Extension("gapless._core", sources=SOURCES, depends=DEPENDS)], cmdclass={"build_ext": Build})
+setup(
+    ext_modules=[Extension("gapless._core", sources=SOURCES, depends=DEPENDS)], cmdclass={"build_ext": Build}
+)

@@ -1,4 +1,4 @@
-"""Hold the layer rule: a folder of csrc/ may include only folders with a smaller number; only bind/ sees Python.
+"""Hold the layer rule: a folder of csrc/ includes only folders below it; only bind/ sees Python.
 
     python check_layers.py CSRC      exit 1 and a line per breach
 """
@@ -9,7 +9,17 @@ import re
 import sys
 from pathlib import Path
 
-LEVEL = {"core": 0, "kernels": 1, "ops": 2, "layers": 3, "losses": 3, "optim": 3, "augment": 3, "graph": 4, "bind": 5}
+LEVEL = {
+    "core": 0,
+    "kernels": 1,
+    "ops": 2,
+    "layers": 3,
+    "losses": 3,
+    "optim": 3,
+    "augment": 3,
+    "graph": 4,
+    "bind": 5,
+}
 PRIVATE = re.compile(r'^\s*#\s*include\s+[<"](Python\.h|numpy/|structmember\.h)', re.M)
 
 

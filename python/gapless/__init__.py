@@ -1,7 +1,8 @@
 """gapless: train and evaluate image models on CPUs, and trust the number.
 
-The number that training printed is the number anybody gets from the saved file, bit for bit, at any batch size and
-thread count. ``import gapless as gl`` loads NumPy and the C core; everything else is loaded when it is first used.
+The number that training printed is the number anybody gets from the saved file, bit for bit, at any batch
+size and thread count. ``import gapless as gl`` loads NumPy and the C core; everything else is loaded when
+it is first used.
 """
 
 from __future__ import annotations

@@ -24,7 +24,8 @@ class ShapeError(GaplessError, ValueError):
 
 
 class RecipeError(GaplessError, ValueError):
-    """A recipe, option or parameter that is not valid; the message names the key and the nearest known one."""
+    """A recipe, option or parameter that is not valid; the message names the key and the nearest known
+    one."""
 
 
 class CheckpointError(GaplessError, ValueError):

@@ -1,7 +1,8 @@
 """Whole networks against PyTorch: same initial weights, same batches.
 
-Through ReLU kinks whole-network gradients are chaotic: PyTorch in float32 leaves its own float64 by 2e-3 in the median
-tensor. So the measure is the distance to PyTorch in float64, which must be at most 1.5 times PyTorch float32's own.
+Through ReLU kinks whole-network gradients are chaotic: PyTorch in float32 leaves its own float64 by 2e-3 in
+the median tensor. So the measure is the distance to PyTorch in float64, which must be at most 1.5 times
+PyTorch float32's own.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-import gapless as gl
-from gapless.bench import cases, peer_torch_model
+import gapless as gl  # noqa: E402
+from gapless.bench import cases, peer_torch_model  # noqa: E402
 
 BATCH, LR, STEPS = 32, 0.01, 5
 SEEDS = range(5)
@@ -30,7 +31,8 @@ def set_up(seed):
     assert all(k.endswith("num_batches_tracked") for k in missing.missing_keys)
     rng = np.random.default_rng(seed)
     batches = [
-        (rng.standard_normal((BATCH, 3, 32, 32), dtype=np.float32), rng.integers(0, 10, BATCH)) for _ in range(STEPS)
+        (rng.standard_normal((BATCH, 3, 32, 32), dtype=np.float32), rng.integers(0, 10, BATCH))
+        for _ in range(STEPS)
     ]
     return net, peer, batches
 
@@ -46,13 +48,17 @@ def torch_losses_and_gradients(model, batches, dtype):
         if not first:
             first = {name: p.grad.double().numpy().copy() for name, p in model.named_parameters()}
         optimizer.step()
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
     return np.array(losses), first
 
 
 def our_losses_and_gradients(net, batches):
     plan = gl.compile(
-        net, gl.losses.CrossEntropy(), gl.optim.SGD(lr=LR, momentum=0.9), (BATCH, 3, 32, 32), precision="precise"
+        net,
+        gl.losses.CrossEntropy(),
+        gl.optim.SGD(lr=LR, momentum=0.9),
+        (BATCH, 3, 32, 32),
+        precision="precise",
     )
     losses, first = [], {}
     for x, y in batches:

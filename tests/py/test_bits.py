@@ -13,14 +13,29 @@ import pytest
 import gapless as gl
 
 SETS = [name for name in ("ref", "avx2", "avx512", "neon") if name in gl.show_config()["kernel_sets"]]
-TRAIN = ["train", "digits", "--epochs", "3", "--model", "lenet", "--batch-size", "64", "-o", "optimizer.lr=0.05"]
+TRAIN = [
+    "train",
+    "digits",
+    "--epochs",
+    "3",
+    "--model",
+    "lenet",
+    "--batch-size",
+    "64",
+    "-o",
+    "optimizer.lr=0.05",
+]
 
 
 def gapless(*arguments, cwd, threads="2", **environment):
     """Run the command line in a fresh process and give its JSON."""
     env = {**os.environ, "GAPLESS_NUM_THREADS": threads, **environment}
     done = subprocess.run(
-        [sys.executable, "-m", "gapless", *arguments, "--json"], cwd=cwd, env=env, capture_output=True, text=True
+        [sys.executable, "-m", "gapless", *arguments, "--json"],
+        cwd=cwd,
+        env=env,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout)
@@ -48,7 +63,9 @@ def test_same_recipe_same_weights_under_every_kernel_set(trained, tmp_path, kern
 
 @pytest.mark.slow
 def test_openblas_decides_no_bit(trained, tmp_path):
-    again = gapless(*TRAIN, "--out", "run", cwd=tmp_path, OPENBLAS_CORETYPE="Haswell", OPENBLAS_NUM_THREADS="1")
+    again = gapless(
+        *TRAIN, "--out", "run", cwd=tmp_path, OPENBLAS_CORETYPE="Haswell", OPENBLAS_NUM_THREADS="1"
+    )
     assert again["digests"]["weights"] == trained["digests"]["weights"]
 
 
@@ -63,7 +80,9 @@ def test_openblas_decides_no_bit(trained, tmp_path):
     ],
 )
 def test_the_recorded_number_is_the_number(trained, tmp_path, threads, batch, environment):
-    record = gapless("eval", trained["best"], "--batch-size", batch, cwd=tmp_path, threads=threads, **environment)
+    record = gapless(
+        "eval", trained["best"], "--batch-size", batch, cwd=tmp_path, threads=threads, **environment
+    )
     assert record["reproduced"] == "exact"
     for key in ("loss", "top1", "n_scored", "n_listed", "per_class"):
         assert record[key] == trained[key], key

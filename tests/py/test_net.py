@@ -285,7 +285,11 @@ def test_pretrained_accounts_for_everything(tmp_path, net):
 
 def test_pretrained_takes_the_scored_weights_of_a_checkpoint(tmp_path, net):
     state = net.state_dict()
-    tensors = {**state, **{f"raw/{k}": v + 1 for k, v in state.items()}, "optim/momentum_buffer/fc.weight": state["fc.weight"]}
+    tensors = {
+        **state,
+        **{f"raw/{k}": v + 1 for k, v in state.items()},
+        "optim/momentum_buffer/fc.weight": state["fc.weight"],
+    }
     documents = {"recipe": {}, "graph": net.document, "manifest": {}, "history": [], "records": {}}
     path = tmp_path / "best.safetensors"
     checkpoint.write(path, tensors, {**documents, "state": {"weights_kind": "ema"}})

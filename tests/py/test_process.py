@@ -27,7 +27,9 @@ def test_import_loads_nothing_heavy():
 
 def test_import_costs_little_more_than_numpy():
     code = "import numpy, time; t = time.perf_counter(); import gapless; print(time.perf_counter() - t)"
-    assert min(float(python(code)) for _ in range(3)) < 0.5  # the aim is 0.05; a test must not fail on a slow day
+    assert (
+        min(float(python(code)) for _ in range(3)) < 0.5
+    )  # the aim is 0.05; a test must not fail on a slow day
 
 
 def test_public_names_are_all_there():
@@ -98,7 +100,8 @@ def test_other_threads_run_while_the_core_works():
     took = time.perf_counter() - began
     done.set()
     ticker.join()
-    # The GIL is free during the call: the ticker ran many times in it. (The 10 ms of the promise is a benchmark's figure.)
+    # The GIL is free during the call: the ticker ran many times in it. (The 10 ms of the promise is a
+    # benchmark's figure.)
     assert len(stalls) > took / 0.02
 
 

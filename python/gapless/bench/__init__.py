@@ -1,8 +1,8 @@
 """`gapless bench`: how fast a training step or an evaluation is here, beside a peer in the same minutes.
 
-Each side runs in a process of its own (a peer's threads may spin between steps) on the same initial weights and the
-same batch; rounds alternate A B B A, so that a machine whose speed drifts is fair to both. The first step's loss must
-agree: else the two do not do the same work, and no ratio is given.
+Each side runs in a process of its own (a peer's threads may spin between steps) on the same initial weights
+and the same batch; rounds alternate A B B A, so that a machine whose speed drifts is fair to both. The
+first step's loss must agree: else the two do not do the same work, and no ratio is given.
 """
 
 from __future__ import annotations
@@ -39,12 +39,19 @@ def cpu_name() -> str:
 class Side:
     """One process that does the work when told."""
 
-    def __init__(self, command: list[str], start: dict[str, Any], environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, command: list[str], start: dict[str, Any], environment: dict[str, str] | None = None
+    ) -> None:
         import os
 
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **(environment or {})}
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **(environment or {})},
         )
+        self.command = command
         self.times: list[float] = []
         self.peak = 0
         self.facts = self.ask(start)
@@ -56,7 +63,10 @@ class Side:
         self.process.stdin.flush()
         line = self.process.stdout.readline()
         if not line:
-            raise RuntimeError(f"bench: {' '.join(self.process.args)} ended with status {self.process.wait()}; its message is above")  # type: ignore[arg-type]
+            command_line = " ".join(self.command)
+            raise RuntimeError(
+                f"bench: {command_line} ended with status {self.process.wait()}; its message is above"
+            )
         answer: dict[str, Any] = json.loads(line)
         return answer
 
@@ -64,7 +74,7 @@ class Side:
         answer = self.ask({"seconds": seconds})
         self.times += answer["times"]
         self.peak = answer["peak_memory_bytes"]
-        return statistics.median(answer["times"])
+        return float(statistics.median(answer["times"]))
 
     def close(self) -> None:
         self.process.communicate()
@@ -114,8 +124,9 @@ def bench(
     Returns
     -------
     dict
-        ``images_per_second`` (median), ``best``, ``peak_memory_bytes``, ``kernel_set``, machine facts and, with a peer,
-        ``peer`` (the same figures and its configuration) and ``ratio`` (median over rounds, ours / peer's) with its range.
+        ``images_per_second`` (median), ``best``, ``peak_memory_bytes``, ``kernel_set``, machine facts and,
+        with a peer, ``peer`` (the same figures and its configuration) and ``ratio`` (median over rounds,
+        ours / peer's) with its range.
     """
     if work not in ("train", "eval"):
         raise ValueError(f"bench: work must be train or eval, got {work!r}")
@@ -125,7 +136,7 @@ def bench(
         raise ValueError(f"bench: rounds must be >= 1 and seconds > 0, got {rounds} and {seconds}")
     what = parse(case, batch)
     with tempfile.TemporaryDirectory() as folder:
-        start = {"work": work, "case": list(what), "threads": threads, "save": True}
+        start: dict[str, Any] = {"work": work, "case": list(what), "threads": threads, "save": True}
         start |= {"weights": f"{folder}/weights.npz", "batch": f"{folder}/batch.npz"}
         make_batch(what, Path(start["batch"]))
         ours = Side([sys.executable, "-m", "gapless.bench.worker"], start)
@@ -146,11 +157,15 @@ def bench(
 CONFIGURATIONS = (("channels_last", "eager"), ("contiguous", "eager"), ("channels_last", "compile"))
 
 
-def torch_side(start: dict[str, Any], layout: str, mode: str, python: str | None, threads: int) -> Side | None:
+def torch_side(
+    start: dict[str, Any], layout: str, mode: str, python: str | None, threads: int
+) -> Side | None:
     script = Path(__file__).with_name("peer_torch.py")
     environment = {"OMP_NUM_THREADS": str(threads), "THP_MEM_ALLOC_ENABLE": "1"}
     try:
-        return Side([python or sys.executable, str(script)], {**start, "layout": layout, "mode": mode}, environment)
+        return Side(
+            [python or sys.executable, str(script)], {**start, "layout": layout, "mode": mode}, environment
+        )
     except RuntimeError as error:
         if mode == "compile":  # torch.compile needs a C++ compiler; its absence is said, not fatal
             print(f"{error}; going on without torch.compile", file=sys.stderr)
@@ -178,7 +193,9 @@ def fastest(peers: list[Side]) -> Side:
     return best
 
 
-def measure(what: Case, work: str, threads: int, ours: Side, peers: list[Side], rounds: int, seconds: float) -> dict[str, Any]:
+def measure(
+    what: Case, work: str, threads: int, ours: Side, peers: list[Side], rounds: int, seconds: float
+) -> dict[str, Any]:
     ours.round(seconds / 2)
     ours.times.clear()
     ratios = []
@@ -187,7 +204,12 @@ def measure(what: Case, work: str, threads: int, ours: Side, peers: list[Side], 
         medians = {id(side): side.round(seconds) for side in order}
         if peers:
             ratios.append(medians[id(peers[0])] / medians[id(ours)])
-    result: dict[str, Any] = {"work": work, "case": f"{what.net}@{what.size}", "batch": what.batch, "threads": threads}
+    result: dict[str, Any] = {
+        "work": work,
+        "case": f"{what.net}@{what.size}",
+        "batch": what.batch,
+        "threads": threads,
+    }
     result |= figures(ours, what) | {"kernel_set": ours.facts["kernel_set"], "cpu": cpu_name()}
     if peers:
         result["peer"] = figures(peers[0], what) | {k: peers[0].facts[k] for k in ("peer", "configuration")}

@@ -1,4 +1,4 @@
-"""What a benchmark case is: a net, its input size and batch. Knows nothing of gapless' core, so that a peer can read it."""
+"""What a benchmark case is: net, input size, batch. Imports nothing of gapless: a peer reads it too."""
 
 from __future__ import annotations
 

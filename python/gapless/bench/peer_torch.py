@@ -1,7 +1,8 @@
 """PyTorch's side of a benchmark: the same nets, weights, batch and update, at PyTorch's best configuration.
 
-Runs under any Python that has torch; imports nothing of gapless (its folder is on sys.path as a plain folder).
-Configurations: channels_last or contiguous, eager or compiled; fused SGD, denormals flushed, gradients set to None.
+Runs under any Python that has torch; imports nothing of gapless (its folder is on sys.path as a plain
+folder). Configurations: channels_last or contiguous, eager or compiled; fused SGD, denormals flushed,
+gradients set to None.
 """
 
 from __future__ import annotations
@@ -40,13 +41,19 @@ class Block(nn.Module):
     def __init__(self, i: int, width: int, stride: int, expansion: int) -> None:
         super().__init__()
         o = width * expansion
-        sizes = [(i, width, 3, stride), (width, o, 3, 1)] if expansion == 1 else [(i, width, 1, 1), (width, width, 3, stride), (width, o, 1, 1)]
+        sizes = (
+            [(i, width, 3, stride), (width, o, 3, 1)]
+            if expansion == 1
+            else [(i, width, 1, 1), (width, width, 3, stride), (width, o, 1, 1)]
+        )
         for k, size in enumerate(sizes, 1):
             setattr(self, f"conv{k}", conv(*size))
             setattr(self, f"bn{k}", nn.BatchNorm2d(size[1]))
         self.count = len(sizes)
         self.relu = nn.ReLU(inplace=True)
-        self.downsample = nn.Sequential(conv(i, o, 1, stride), nn.BatchNorm2d(o)) if stride != 1 or i != o else None
+        self.downsample = (
+            nn.Sequential(conv(i, o, 1, stride), nn.BatchNorm2d(o)) if stride != 1 or i != o else None
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         y = x
@@ -58,7 +65,9 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Module):
-    def __init__(self, channels: int, stem: str, widths: list[int], blocks: list[int], expansion: int, classes: int) -> None:
+    def __init__(
+        self, channels: int, stem: str, widths: list[int], blocks: list[int], expansion: int, classes: int
+    ) -> None:
         super().__init__()
         first = widths[0]
         self.stem = stem
@@ -101,13 +110,18 @@ def prepare(command: dict[str, Any]) -> tuple[Callable[[], float], dict[str, Any
     model = build(case)
     with np.load(command["weights"]) as file:
         missing = model.load_state_dict({k: torch.from_numpy(file[k]) for k in file.files}, strict=False)
-    wrong = [k for k in missing.missing_keys if not k.endswith("num_batches_tracked")] + missing.unexpected_keys
+    wrong = [
+        k for k in missing.missing_keys if not k.endswith("num_batches_tracked")
+    ] + missing.unexpected_keys
     if wrong:
         raise SystemExit(f"peer: weights do not fit: {wrong[:5]}")
     with np.load(command["batch"]) as file:
         x, y = torch.from_numpy(file["x"]), torch.from_numpy(file["y"])
     if command["layout"] == "channels_last":
-        model, x = model.to(memory_format=torch.channels_last), x.contiguous(memory_format=torch.channels_last)
+        model, x = (
+            model.to(memory_format=torch.channels_last),
+            x.contiguous(memory_format=torch.channels_last),
+        )
     facts = {"peer": f"torch {torch.__version__}", "configuration": f"{command['layout']}, {command['mode']}"}
     call: Any = torch.compile(model) if command["mode"] == "compile" else model
     if command["work"] == "eval":
@@ -118,7 +132,9 @@ def prepare(command: dict[str, Any]) -> tuple[Callable[[], float], dict[str, Any
                 return float(call(x).abs().mean())
 
         return forward, facts
-    optimizer = torch.optim.SGD(model.parameters(), lr=cases.LR, momentum=cases.MOMENTUM, weight_decay=cases.WEIGHT_DECAY, fused=True)
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=cases.LR, momentum=cases.MOMENTUM, weight_decay=cases.WEIGHT_DECAY, fused=True
+    )
     criterion = nn.CrossEntropyLoss()
 
     def step() -> float:

@@ -1,7 +1,7 @@
-"""Our side of a benchmark, in a process of its own: reads commands from standard input, answers one JSON line each.
+"""Our side of a benchmark, in a process of its own: a command per line in, a JSON line out.
 
-    {"work": "train", "case": [...], "threads": 2, "weights": FILE, "batch": FILE}   -> {"ready": true, "loss": ...}
-    {"seconds": 3.0}                                                                 -> {"times": [...], "peak_memory_bytes": ...}
+    {"work": "train", "case": [...], "threads": 2, "weights": FILE, …}   ->  {"ready": true, "loss": …}
+    {"seconds": 3.0}                                 ->  {"times": […], "peak_memory_bytes": …}
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ def serve(prepare: Callable[[dict[str, Any]], tuple[Callable[[], float], dict[st
     run, facts = prepare(json.loads(sys.stdin.readline()))
     began = time.perf_counter()
     loss = run()
-    print(json.dumps({"ready": True, "loss": loss, "first_seconds": time.perf_counter() - began, **facts}), flush=True)
+    print(
+        json.dumps({"ready": True, "loss": loss, "first_seconds": time.perf_counter() - began, **facts}),
+        flush=True,
+    )
     for line in sys.stdin:
         until = time.perf_counter() + float(json.loads(line)["seconds"])
         times: list[float] = []
@@ -46,7 +49,9 @@ def prepare(command: dict[str, Any]) -> tuple[Callable[[], float], dict[str, Any
     gl.set_num_threads(command["threads"])
     arguments: dict[str, Any] = {} if case.net == "lenet" else {"stem": case.stem}
     shape = (case.channels, case.size, case.size)
-    model = gl.models.create(case.net, num_classes=CLASSES, in_channels=case.channels, input_shape=shape, **arguments)
+    model = gl.models.create(
+        case.net, num_classes=CLASSES, in_channels=case.channels, input_shape=shape, **arguments
+    )
     net = model.net(shape, seed=0)
     if command["save"]:
         np.savez(command["weights"], **net.state_dict())  # type: ignore[arg-type]  # numpy takes allow_pickle for any key
