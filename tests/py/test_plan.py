@@ -343,8 +343,8 @@ def test_failed_allocations_are_errors_and_leak_nothing():
             break
         finally:
             _core.memory_fail_after(0)
-            gc.collect()
-            assert _core.memory_counters()[0] == live, f"allocation {k}"
+    gc.collect()
+    assert _core.memory_counters()[0] == live
     assert 50 < k < 1999
 
 
@@ -360,9 +360,9 @@ def test_memory_and_description():
 
 
 def big(batch=16):
-    net = gl.models.create("resnet18", num_classes=10, input_shape=(3, 64, 64)).net((3, 64, 64), seed=0)
-    plan = gl.compile(net, gl.losses.CrossEntropy(), gl.optim.SGD(lr=0.01), (batch, 3, 64, 64))
-    return plan, np.ones((batch, 3, 64, 64), np.float32), np.zeros(batch, np.int64)
+    net = gl.models.create("resnet18", num_classes=10, input_shape=(3, 48, 48)).net((3, 48, 48), seed=0)
+    plan = gl.compile(net, gl.losses.CrossEntropy(), gl.optim.SGD(lr=0.01), (batch, 3, 48, 48))
+    return plan, np.ones((batch, 3, 48, 48), np.float32), np.zeros(batch, np.int64)
 
 
 def test_a_second_thread_is_refused_and_the_gil_is_free():
@@ -417,7 +417,7 @@ def test_interrupted_steps_stop_soon_and_leave_no_trace():
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.1)
         with pytest.raises(Stop):  # noqa: PT012
-            for _ in range(50):
+            for _ in range(20):
                 before = planes(plan)
                 plan.step(x, y)
         late = time.perf_counter() - Stop.at
