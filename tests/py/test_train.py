@@ -292,6 +292,8 @@ def test_non_finite_numbers_stop_the_run(tmp_path: Path) -> None:
     text = str(e.value)
     assert "training stopped at step" in text
     assert "samples of the batch: '" in text
+    assert "epoch 0" not in text
+    assert "of sample '" in text or "of this step's gradient tensors)" in text
     assert "last.safetensors" in text
     weights = checkpoint.read(tmp_path / "r" / "last.safetensors").weights() or {}
     assert all(np.isfinite(v).all() for v in weights.values())

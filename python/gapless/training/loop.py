@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -312,9 +313,12 @@ class Trainer:
             " …" if len(batch.ids) > 8 else ""
         )
         self.files.event("non_finite", epoch=p.epoch + 1, step=p.step + 1, text=str(error))
+        # The core counts from 0 and knows samples by their manifest index: say both as people do.
+        what = re.sub(r"^epoch \d+, step \d+: |;? ?samples [\d, .]+(?=\))", "", str(error)).replace(" ()", "")
+        what = re.sub(r"\bsample (\d+)", lambda m: f"sample {self.data.ids[int(m[1])]!r}", what, count=1)
         return NonFiniteError(
             f"training stopped at step {p.step + 1} (epoch {p.epoch + 1}, batch {p.batch + 1}), lr "
-            f"{self._lr(p.step):g}: {error}; "
+            f"{self._lr(p.step):g}: {what.replace('is -nan', 'is nan')}; "
             f"samples of the batch: {names}. No weight was changed by this step; the last good checkpoint is "
             f"{self.folder / 'last.safetensors'}. A smaller optimizer.lr, warm-up or clip_norm usually helps"
         )
