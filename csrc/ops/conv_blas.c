@@ -125,7 +125,8 @@ static void backward_one(const blas_job *job, int64_t n, float *part, float *col
             const int64_t pixels = (i1 - i0) * p->out_w, w = g * job->out_group * job->k;
             gather(job, g, i0, i1, dy, flat);
             if (dx) {
-                ctx->kernels->blas->sgemm(true, false, job->k, pixels, job->out_group, ctx->weight[0] + w, job->k, flat, pixels, false, dcol, pixels);
+                ctx->kernels->blas->sgemm(true, false, job->k, pixels, job->out_group, ctx->weight[0] + w, job->k, flat, pixels,
+                                          false, dcol, pixels);
                 col2im(job, g, i0, i1, dcol, dx);
             }
             if (!job->want_dw) continue;

@@ -79,7 +79,8 @@ static const float *grad_input(const grad_job *job, const segment *s, int64_t b,
 }
 
 /* Adds a segment's products of input block b with output blocks [o, o + oc_blocks). */
-static void grad_cols(const grad_job *job, const segment *s, const float *a, int64_t image, int64_t b, int64_t o, int oc_blocks, float *part) {
+static void grad_cols(const grad_job *job, const segment *s, const float *a, int64_t image, int64_t b, int64_t o,
+                      int oc_blocks, float *part) {
     const conv_pass *p = job->p;
     const int64_t plane = p->out_h * p->out_w * 16, row = p->cols * p->lanes;
     const bool tail = p->lanes == 16 && b + 1 == p->in_blocks;
@@ -99,9 +100,10 @@ static void grad_depthwise(const grad_job *job, const segment *s, const float *a
     const conv_pass *p = job->p;
     const int64_t plane = p->out_h * p->out_w * 16;
     for (int64_t n = s->n0; n < s->n1; n++) {
-        const gap_conv_depthwise_dw r = {.a = a + (n - s->n0) * image, .a_px = p->in_step[1] * 16, .a_row = p->in_step[0] * p->cols * 16,
-                                         .off = job->off, .taps = (int)p->taps, .d = job->dy + (n * p->out_blocks + o) * plane + (s->i0 * p->out_w + s->j0) * 16,
-                                         .d_row = p->out_w * 16, .pixels = s->j1 - s->j0, .rows = s->i1 - s->i0, .dw = part + o * p->w_oc};
+        const gap_conv_depthwise_dw r = {
+            .a = a + (n - s->n0) * image, .a_px = p->in_step[1] * 16, .a_row = p->in_step[0] * p->cols * 16, .off = job->off,
+            .taps = (int)p->taps, .d = job->dy + (n * p->out_blocks + o) * plane + (s->i0 * p->out_w + s->j0) * 16,
+            .d_row = p->out_w * 16, .pixels = s->j1 - s->j0, .rows = s->i1 - s->i0, .dw = part + o * p->w_oc};
         job->k->depthwise_dw(&r);
     }
 }

@@ -7,8 +7,9 @@
  * groups need no code of their own beyond the range of input blocks that an output block reads.
  *
  * Order of summation (a function of shape only): forward and input gradient: chains over (input block, kh, kw, channel), each
- * of as many input blocks as make at most about CONV_CHAIN terms, added in order; over (kh, kw, channel) for NHWC input. Weight gradient: a chain over the pixels of a segment (at most about SEGMENT pixels: rows of
- * an image, or whole small images), segments added in order within a chunk of images, chunks added in order.
+ * of as many input blocks as make at most about CONV_CHAIN terms, added in order; over (kh, kw, channel) for NHWC input.
+ * Weight gradient: a chain over the pixels of a segment (about CONV_SEGMENT pixels: rows of an image, or whole small
+ * images), segments added in order within a chunk of images, chunks added in order.
  */
 #ifndef GAP_OPS_CONV_PLAN_H
 #define GAP_OPS_CONV_PLAN_H
@@ -65,12 +66,16 @@ conv_derived gap_conv_sections(const conv_pass *p, size_t start);
 bool gap_conv_wants_backward(const gap_op *op);
 
 /* ---- conv_pack.c ---- */
-gap_status gap_conv_derive(const conv_pass *p, const conv_derived *d, unsigned char *derived, const float *weight, const float *bias);
+/* Writes a pass's sections from the masters; bias NULL: zeros. */
+gap_status gap_conv_derive(const conv_pass *p, const conv_derived *d, unsigned char *derived, const float *weight,
+                           const float *bias);
 /* dw (OIHW) = or += the sum of n_parts packed arrays of `part` floats (forward's order), in order; they are overwritten. */
-gap_status gap_conv_unpack(const conv_pass *p, const conv_place *place, float *dw, bool add, float *parts, int n_parts, int64_t part);
+gap_status gap_conv_unpack(const conv_pass *p, const conv_place *place, float *dw, bool add, float *parts, int n_parts,
+                           int64_t part);
 
 /* ---- conv_run.c ---- */
-gap_status gap_conv_run(const conv_pass *p, const gap_op_ctx *ctx, const conv_derived *d, const float *x, float *y, bool has_bias, bool add, int slots);
+gap_status gap_conv_run(const conv_pass *p, const gap_op_ctx *ctx, const conv_derived *d, const float *x, float *y,
+                        bool has_bias, bool add, int slots);
 
 /* ---- conv_grad.c ---- */
 /* Workspace of the weight and bias gradients. */

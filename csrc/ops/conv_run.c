@@ -69,11 +69,12 @@ static void run_blocks(const run_job *job, const run_unit *u, const run_input *i
     const int64_t panel = ph->taps * p->run * 64 * (oc_blocks < 2 ? 1 : 2);
     const int64_t chain = gap_conv_chain(ph->taps * p->run);
     const int64_t fits = panel > 0 && panel < PANEL ? PANEL / panel : 1, group = fits > chain ? fits / chain * chain : chain;
-    gap_conv_rows r = {.a_px = p->in_step[1] * p->lanes, .a_row = p->in_step[0] * in->row, .a_block = in->block, .off = job->off + ph->off,
-                       .taps = (int)ph->taps, .kc = (int)p->run, .chain = (int)chain, .w_tap = p->run * 16, .w_block = ph->taps * p->run * 16,
-                       .w_oc = p->w_oc,
-                       .y_px = p->out_step[1] * 16, .y_row = p->out_step[0] * p->out_w * 16, .y_oc = plane, .pixels = ph->cols,
-                       .rows = ph->rows, .oc_blocks = oc_blocks, .bias = job->bias + o * 16};
+    gap_conv_rows r = {
+        .a_px = p->in_step[1] * p->lanes, .a_row = p->in_step[0] * in->row, .a_block = in->block, .off = job->off + ph->off,
+        .taps = (int)ph->taps, .kc = (int)p->run, .chain = (int)chain, .w_tap = p->run * 16,
+        .w_block = ph->taps * p->run * 16, .w_oc = p->w_oc, .y_px = p->out_step[1] * 16,
+        .y_row = p->out_step[0] * p->out_w * 16, .y_oc = plane, .pixels = ph->cols, .rows = ph->rows,
+        .oc_blocks = oc_blocks, .bias = job->bias + o * 16};
     if (single) r.a_px = in->image, r.y_px = image, r.pixels = u->n1 - u->n0;
     for (int64_t g = 0; g < p->range; g += group) {
         r.start = g ? GAP_CONV_KEEP : job->start;
@@ -144,7 +145,8 @@ static void run_chunk(void *arg, int64_t chunk, int thread) {
     gap_scratch_give(&job->scratch, slot);
 }
 
-gap_status gap_conv_run(const conv_pass *p, const gap_op_ctx *ctx, const conv_derived *d, const float *x, float *y, bool has_bias, bool add, int slots) {
+gap_status gap_conv_run(const conv_pass *p, const gap_op_ctx *ctx, const conv_derived *d, const float *x, float *y,
+                        bool has_bias, bool add, int slots) {
     const unsigned char *derived = ctx->derived;
     run_job job = {.p = p, .k = ctx->kernels->conv, .x = x, .y = y, .n = ctx->n,
                    .w = (const float *)(const void *)(derived + d->w), .off = (const int64_t *)(const void *)(derived + d->off),

@@ -1,7 +1,8 @@
 /* linear.c — y = x W^T + b for vectors, on the convolution's kernels: samples are the pixels, outputs the lanes.
  *
- * Order of summation: y and dx: chains over K_BLOCK inputs, added in order; dW: a chain over the samples of a segment (at most SEGMENT), segments in
- * order within a chunk of samples, chunks in order; db: a chain over the samples of a chunk, chunks in order.
+ * Order of summation: y and dx: chains over K_BLOCK inputs, added in order; dW: a chain over the samples of a segment (at
+ * most SEGMENT), segments in order within a chunk of samples, chunks in order; db: a chain over the samples of a chunk,
+ * chunks in order.
  */
 #include <stdio.h>
 #include <string.h>
@@ -135,8 +136,8 @@ static void run_chunk(void *arg, int64_t unit, int thread) {
             memcpy(tile + (n - n0) * row, job->y + n * p->out + b0 * 16, (size_t)width * 4);
             memset(tile + (n - n0) * row + width, 0, (size_t)(row - width) * 4);
         }
-    gap_conv_rows r = {.a_px = p->in, .off = &off, .taps = 1, .blocks = 1, .chain = 1, .w_oc = p->in * 16, .y = tile, .y_px = row, .y_oc = 16,
-                       .pixels = n1 - n0, .rows = 1, .oc_blocks = (int)(b1 - b0),
+    gap_conv_rows r = {.a_px = p->in, .off = &off, .taps = 1, .blocks = 1, .chain = 1, .w_oc = p->in * 16, .y = tile,
+                       .y_px = row, .y_oc = 16, .pixels = n1 - n0, .rows = 1, .oc_blocks = (int)(b1 - b0),
                        .bias = (const float *)(const void *)(derived + p->bias) + b0 * 16};
     r.start = job->add ? GAP_CONV_KEEP : job->has_bias ? GAP_CONV_BIAS : GAP_CONV_ZERO;
     for (int64_t k = 0; k < p->in; k += K_BLOCK, r.start = GAP_CONV_KEEP) {
@@ -186,7 +187,8 @@ static void grad_segment(const linear_job *job, int64_t n0, int64_t n1, int64_t 
     const int64_t f = job->op->in_desc[0].dim[0], of = job->op->out_desc[0].dim[0], whole = (f1 - f0) / 16, rest = (f1 - f0) % 16;
     const float *x = job->x;
     gap_conv_cols c = {.a = (const float *)job->ctx->dout + n0 * of, .a_px = of, .d = x + n0 * f + f0, .d_px = f, .d_oc = 16,
-                       .pixels = n1 - n0, .rows = 1, .images = 1, .m = (int)of, .oc_blocks = (int)whole, .dw = dw + f0, .dw_k = f, .dw_oc = 16};
+                       .pixels = n1 - n0, .rows = 1, .images = 1, .m = (int)of, .oc_blocks = (int)whole, .dw = dw + f0,
+                       .dw_k = f, .dw_oc = 16};
     if (whole) job->ctx->kernels->conv->cols(&c);
     if (!rest) return;
     float *xs = scratch, *tile = scratch + SEGMENT * 16; /* (samples, 16), (OF, 16) */
@@ -226,7 +228,8 @@ static void blas_dw(void *arg, int64_t chunk, int thread) {
     int64_t begin, end;
     gap_reduce_range(job->ctx->capacity, job->chunks, (int)chunk, job->ctx->n, &begin, &end);
     if (end > begin)
-        job->ctx->kernels->blas->sgemm(true, false, of, f, end - begin, (const float *)job->ctx->dout + begin * of, of, job->x + begin * f, f, keep, dw, f);
+        job->ctx->kernels->blas->sgemm(true, false, of, f, end - begin, (const float *)job->ctx->dout + begin * of, of,
+                                       job->x + begin * f, f, keep, dw, f);
     else if (!keep) memset(dw, 0, (size_t)(of * f) * 4);
 }
 
