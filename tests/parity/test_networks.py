@@ -17,7 +17,7 @@ torch = pytest.importorskip("torch")
 import gapless as gl  # noqa: E402
 from gapless.bench import cases, peer_torch_model  # noqa: E402
 
-BATCH, LR, STEPS = 32, 0.01, 5
+BATCH, LR, STEPS = 32, 0.01, 3
 SEEDS = range(5)
 
 
@@ -74,6 +74,7 @@ def relative(got, truth):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # float64 convolutions of torch are not optimised
 def test_resnet18_is_as_close_to_float64_as_torch_is(record_property):
     ours, theirs, our_drift, their_drift = [], [], [], []
     for seed in SEEDS:
@@ -89,8 +90,8 @@ def test_resnet18_is_as_close_to_float64_as_torch_is(record_property):
     table = {
         "gradients, ours": np.median(ours),
         "gradients, torch": np.median(theirs),
-        "loss within 5 steps, ours": np.median(our_drift),
-        "loss within 5 steps, torch": np.median(their_drift),
+        "loss within 3 steps, ours": np.median(our_drift),
+        "loss within 3 steps, torch": np.median(their_drift),
     }
     print("\n".join(f"{name:28} {value:.2e}" for name, value in table.items()))
     assert np.median(ours) <= 1.5 * np.median(theirs), table
