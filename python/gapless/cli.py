@@ -297,8 +297,8 @@ def _drop_output() -> None:
 
 
 def _one_line(error: BaseException) -> str:
-    if isinstance(error, MemoryError) and not str(error):
-        return "not enough memory: a smaller batch_size or image_size needs less"
+    if isinstance(error, MemoryError):
+        return f"{str(error) or 'not enough memory'}; a smaller batch_size or image_size needs less"
     if isinstance(error, OSError) and not isinstance(error, GaplessError) and error.filename:
         return f"{error.filename}: {error.strerror}"
     return " ".join(str(error).split()) or type(error).__name__

@@ -17,8 +17,8 @@ import small
 from data_fixtures import image_folder
 
 import gapless as gl
-from gapless import checkpoint, cli
-from gapless.errors import DataError, RecipeError
+from gapless import checkpoint, cli, nn
+from gapless.errors import DataError, RecipeError, ShapeError
 
 TWO = {"cat": 30, "dog": 30}
 
@@ -79,6 +79,37 @@ def test_a_file_where_a_folder_should_be(tmp_path: Path, capsys: pytest.CaptureF
 def test_names_after_freeze_are_joined_by_commas(capsys: pytest.CaptureFixture[str]) -> None:
     gapless("train", "digits", "--freeze", "conv1", "bn1", code=2)
     assert "--freeze NAME,NAME" in capsys.readouterr().err
+
+
+def test_freezing_everything_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="leaves nothing to train"):
+        small.train(tmp_path / "r", freeze=["conv1", "bn1", "conv2", "bn2", "fc"])
+
+
+def test_a_last_batch_of_one_is_refused_before_training_where_batchnorm_sees_one_value(
+    tmp_path: Path,
+) -> None:
+    class Net(nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.pool = nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1)
+            self.bn, self.flat, self.fc = nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2)
+
+        def forward(self, x: Any) -> Any:
+            return self.fc(self.flat(self.bn(self.pool(self.conv(x)))))
+
+    pixels = np.random.default_rng(0).integers(0, 256, (13, 8, 8), dtype=np.uint8)
+    data = gl.data.arrays(pixels, np.arange(13) % 2, split=(9 / 13, 4 / 13))
+    for batch, words in [(4, r"the last batch of each epoch has 1 sample \(9 = 2 × 4 \+ 1\)"), (1, "in bn")]:
+        with pytest.raises(ShapeError, match=words):
+            small.train(tmp_path / "r", data=data, model=Net(), batch_size=batch)
+    assert not list(tmp_path.glob("r/*.safetensors"))
+    assert small.train(tmp_path / "r", data=data, model=Net(), batch_size=4, drop_last=True).epochs == 2
+
+
+def test_too_little_memory_says_what_needs_less(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli._one_line(MemoryError()).startswith("not enough memory; a smaller batch_size")
+    assert "1 bytes; a smaller" in cli._one_line(MemoryError("memory: could not allocate 1 bytes"))
 
 
 # -- moved, changed and shared data ---------------------------------------------------------------

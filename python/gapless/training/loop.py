@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from .. import _core, metrics
 from .. import checkpoint as checkpoint_file
-from ..errors import NonFiniteError, RecipeError
+from ..errors import NonFiniteError, RecipeError, ShapeError
 from ..evaluation import Scorer, Stopped
 from ..schedule import ReduceOnPlateau, metric_mode
 from . import ema, pictures
@@ -80,7 +80,8 @@ class Trainer:
         self._groups()
         loss = dict(recipe["loss"])
         self.loss = (loss.pop("name"), loss)
-        self.plan = self._plan()
+        self._check_last_batch()
+        self.plan = self._plan(min(recipe["batch_size"], len(self.index)))
         self.scorer = Scorer(
             net.document,
             data,
@@ -131,6 +132,10 @@ class Trainer:
         """Freeze, and put norm and bias parameters into group 1 when they shall not decay."""
         if self.recipe["freeze"]:
             self.net.freeze(self.recipe["freeze"])
+            if self.net.parameters_count()[0] == 0:
+                raise RecipeError(
+                    f"freeze: {', '.join(self.recipe['freeze'])} leaves nothing to train; leave the head out"
+                )
         names = [str(n) for n in self.optimizer.config()]
         row = [float(v) for v in self.optimizer.config().values()]
         self._hyper = np.array([row], np.float64)
@@ -142,11 +147,24 @@ class Trainer:
                 if e["norm_or_bias"]:
                     self.net.store.set_group(e["name"], 1)
 
-    def _plan(self) -> Any:
+    def _check_last_batch(self) -> None:
+        """BatchNorm over a single value is refused when a plan is made: also where only the last batch is
+        one."""
+        size, n = self.recipe["batch_size"], len(self.index)
+        if n > size and n % size == 1 and not self.recipe["drop_last"]:
+            try:
+                self._plan(1)
+            except ShapeError as e:
+                raise ShapeError(
+                    f"{e}; the last batch of each epoch has 1 sample ({n} = {n // size} × {size} + 1): set "
+                    "drop_last, or another batch_size"
+                ) from None
+
+    def _plan(self, batch: int) -> Any:
         return _core.Plan(
             self.net.graph(),
             self.net.store,
-            batch=min(self.recipe["batch_size"], len(self.index)),
+            batch=batch,
             training=True,
             precision=self.recipe["precision"],
             mean=self.pipeline.mean,
