@@ -42,6 +42,18 @@ def core_sources() -> list[Path]:
     return [path for folder in folders for path in sorted((CSRC / folder).glob("*.c"))]
 
 
+def replace(source: Path, folder: Path) -> None:
+    """Copy a file; one that a running process may have mapped is replaced, never written over."""
+    target = folder / source.name
+    old, new = (p.stat() if p.exists() else None for p in (target, source))
+    if old and new and (old.st_size, old.st_mtime_ns) == (new.st_size, new.st_mtime_ns):
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(target.name + ".partial")
+    shutil.copy2(source, partial)
+    partial.replace(target)
+
+
 class Build(build_ext):
     """Compiles with a dependency file per object, so that a second build compiles only what changed."""
 
@@ -63,20 +75,13 @@ class Build(build_ext):
 
     def copy_extensions_to_source(self) -> None:
         """For editable installs and --inplace: the private OpenBLAS goes beside the extension too."""
-        package_of = self.get_finalized_command("build_py").get_package_dir
-        for (
-            ext
-        ) in self.extensions:  # a file that a running process has mapped is replaced, never written over
-            folder = Path(package_of(ext.name.rpartition(".")[0]))
-            (folder / Path(self.get_ext_filename(ext.name)).name).unlink(missing_ok=True)
-        super().copy_extensions_to_source()
         for ext in self.extensions:
-            built = Path(self.build_lib, *ext.name.split(".")).parent / "_libs"
             package = Path(
                 self.get_finalized_command("build_py").get_package_dir(ext.name.rpartition(".")[0])
             )
-            if built.exists():
-                shutil.copytree(built, package / "_libs", dirs_exist_ok=True)
+            replace(Path(self.build_lib, self.get_ext_filename(ext.name)), package)
+            for built in Path(self.build_lib, *ext.name.split(".")).parent.glob("_libs/*"):
+                replace(built, package / "_libs")
 
     def write_header(self, name: str, text: str) -> None:
         path = GEN / "gen" / name
