@@ -213,6 +213,25 @@ def test_case_34_an_edited_label_list_is_read_again(tmp_path):
         gd.open(first.spec, first.manifest())
 
 
+def test_case_34_an_edit_that_keeps_size_and_time_is_noticed_when_the_file_is_read(tmp_path):
+    """yolov5#306 again: what is remembered of a file goes by its size and time, and both can be kept."""
+    image_folder(tmp_path, {"a": 5, "b": 5}, kind="BMP")
+    for file in tmp_path.rglob("*.bmp"):
+        os.utime(file, ns=(10**18, 10**18))
+    manifest = gd.folder(tmp_path).manifest()
+    edited = tmp_path / "a" / "a_0002.bmp"
+    with open(edited, "r+b") as f:
+        f.seek(100)
+        byte = f.read(1)[0]
+        f.seek(100)
+        f.write(bytes([byte ^ 255]))
+    os.utime(edited, ns=(10**18, 10**18))
+    data = gd.open({"folder": str(tmp_path)}, manifest)
+    with pytest.raises(DataError, match=r"a_0002\.bmp: other pixels than when the data was opened"):
+        data.load(data.ids.index("a/a_0002.bmp"))
+    assert data.load(data.ids.index("a/a_0001.bmp")).shape == (12, 16, 3)
+
+
 def test_case_36_unreadable_files_are_counted_and_never_replaced(tmp_path):
     """PaddleClas#2168: two evaluations differed, because an unreadable file became another one by chance."""
     image_folder(tmp_path, {"a": 150, "b": 150})

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from gapless.data import decode
 from gapless.data import manifest as manifests
+from gapless.data.scan import pixel_digest
 from gapless.data.sources import shorten
 from gapless.errors import DataError
 
@@ -111,6 +112,7 @@ class Data:
         self.splits = {k: np.flatnonzero(of == k).astype(np.int64) for k in names if k in set(parts)}
         self._reader, self._positions, self._paths = reader, positions, paths
         self._cache: Any = None  # decoded pixels, made by the loader
+        self._verified = bytearray(len(ids))  # which samples were held to their digest when they were read
         self._index = {ident: i for i, ident in enumerate(ids)}
         self.cross_duplicates = _across(digests, ids, parts)
 
@@ -193,6 +195,14 @@ class Data:
                 "data was opened; "
                 "the samples must not change during a run"
             )
+        if not (self._verified[index] or self.in_memory):
+            # What the scan remembers of a file goes by its time and size, which an edit may keep.
+            if pixel_digest(image) != self.digests[index]:
+                raise DataError(
+                    f"{self.path(index)}: other pixels than when the data was opened or recorded; the "
+                    "samples must not change: restore it, or begin a new run"
+                )
+            self._verified[index] = 1
         image = decode.as_channels(image, self.channels)
         if cache is not None:
             cache.put(index, image)
