@@ -459,6 +459,8 @@ def _diagnose(blob: Array) -> CheckpointError:
         return CheckpointError(
             "byte 0: a PyTorch or zip file, not a checkpoint; save its weights as safetensors first"
         )
+    if start.isascii() and start.decode("ascii").isprintable():
+        return CheckpointError(f"not a checkpoint: it begins like a text, with {start.decode('ascii')!r}")
     try:
         metadata, entries, data = _header(blob)
         meta = _meta(metadata, entries)

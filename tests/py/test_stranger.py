@@ -56,6 +56,22 @@ def test_a_single_class_is_refused_and_the_folder_below_is_named(
         gl.train(gl.Recipe(data=gl.data.arrays(np.zeros((9, 8, 8), np.uint8), [0] * 9)), out=tmp_path / "r")
 
 
+def test_pictures_below_a_class_folder_are_told(tmp_path: Path) -> None:
+    image_folder(tmp_path / "d", {"pets/cat": 8, "pets/dog": 8, "cars": 8})
+    data = gl.data.folder(tmp_path / "d")
+    assert data.classes == ("cars", "pets")
+    told = [note for note in data.notes if "16 pictures lie below a class's folder" in note]
+    assert "pets/cat, pets/dog" in told[0]
+    image_folder(tmp_path / "flat", TWO)
+    assert gl.data.folder(tmp_path / "flat").notes == []
+
+
+def test_a_text_is_no_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "recipe.yaml").write_text("data: digits\n" * 20)
+    gapless("eval", tmp_path / "recipe.yaml", code=2)
+    assert "begins like a text, with 'data: di'" in capsys.readouterr().err
+
+
 def test_an_empty_class_is_told_once_and_trained_without(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -135,6 +135,7 @@ def listing(path: str | os.PathLike[str], *, classes: Sequence[str] | None = Non
     outside = [d for d in top if split_dirs and d not in split_dirs]
     if outside:
         notes.append(f"folders beside {', '.join(sorted(split_dirs))} are not used: {shorten(outside)}")
+    notes += _deeper([r[0].rpartition("/")[0] for r in rows], 2 if split_dirs else 1)
     labels, names = labels_from(
         [r[2] for r in rows], sorted(found) if classes is None else classes, lambda i: rows[i][0]
     )
@@ -152,6 +153,15 @@ def listing(path: str | os.PathLike[str], *, classes: Sequence[str] | None = Non
         ignored=ignored,
         notes=notes,
     )
+
+
+def _deeper(folders: list[str], depth: int) -> list[str]:
+    """A note on pictures that lie below a class's own folder: classes of two levels may have been meant."""
+    deep = [f for f in folders if f.count("/") >= depth]
+    if not deep:
+        return []
+    where = shorten(sorted(set(deep)), 3)
+    return [f"{len(deep):,} pictures lie below a class's folder and are of that class: {where}"]
 
 
 def _subfolders(path: str) -> list[str]:
