@@ -51,6 +51,7 @@ class Reader:
     read: Callable[[bytes], object]
     spoil: Spoil = field(default_factory=lambda: spoiled)
     refuses: type[Exception] | tuple[type[Exception], ...] = GaplessError
+    sealed: bool = False  # every input but the examples themselves must be refused
 
 
 @dataclass
@@ -144,7 +145,8 @@ def bent(rng: Rng, value: Any) -> Any:
         elif kind == 2 and isinstance(holder, list):
             holder.insert(key, copy.deepcopy(holder[key]))
         elif kind == 3 and isinstance(holder[key], int | float) and not isinstance(holder[key], bool):
-            holder[key] = holder[key] * int(rng.integers(-3, 100)) + int(rng.integers(-2, 3))
+            changed = holder[key] * int(rng.integers(-3, 100)) + int(rng.integers(-2, 3))
+            holder[key] = changed if abs(changed) < 1e308 else 1e308  # JSON has no infinity
         else:
             holder[key] = copy.deepcopy(_ODD[int(rng.integers(len(_ODD)))])
     return value
@@ -326,7 +328,8 @@ def _checkpoint_bytes(folder: Path) -> bytes:
 
 
 def _checkpoint(folder: Path, sealed: bool = False) -> Reader:
-    """`sealed`: the closing digest is made to fit again, so that what lies behind it is reached."""
+    """`sealed`: the closing digest is made to fit again, so that what lies behind it is reached; without, any
+    change at all must be refused."""
     from gapless import checkpoint
     from gapless._layout import canonical
 
@@ -355,6 +358,7 @@ def _checkpoint(folder: Path, sealed: bool = False) -> Reader:
         [_checkpoint_bytes(folder)],
         lambda data: (file.write_bytes(data), checkpoint.read(file)),
         spoil if sealed else spoiled,
+        sealed=not sealed,
     )
 
 
@@ -471,6 +475,8 @@ def fuzz(name: str, n: int, seed: int, folder: Path, most_failures: int = 1) -> 
             try:
                 reader.read(data)
                 done.read += 1
+                if reader.sealed and data not in reader.examples:
+                    done.failures.append((data, "a file with other bytes was read"))
             except reader.refuses as error:
                 done.refused += 1
                 if not str(error).strip():

@@ -52,7 +52,7 @@ class Console:
 
     def begin_epoch(self, epoch: int, epochs: int, images: int, done: int) -> None:
         """Open the bar of an epoch, on a terminal."""
-        if self.verbose and sys.stderr.isatty():
+        if self.verbose and (sys.stderr.isatty() or "ipykernel" in sys.modules):  # a terminal or a notebook
             from tqdm import tqdm
 
             form = "{desc} {percentage:3.0f}%|{bar:20}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}] {postfix}"
