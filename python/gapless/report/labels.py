@@ -56,6 +56,8 @@ def _totals(table: Mapping[str, Any]) -> str:
 
 
 def _bars(table: Mapping[str, Any], classes: Sequence[str], title: str | None) -> Any:
+    from matplotlib.ticker import MaxNLocator
+
     names = [fonts.shorten(c, 28) for c in classes]
     n, splits = len(classes), list(table)
     thick = 0.8 / max(1, len(splits))
@@ -80,6 +82,7 @@ def _bars(table: Mapping[str, Any], classes: Sequence[str], title: str | None) -
     ax.set_yticks(y, names, **style.text_style(fig, 9))
     ax.set_ylim(n - 0.5, -0.5)
     ax.set_xlim(0, largest * 1.12)
+    ax.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
     ax.set_xlabel("images", fontsize=9, color=style.GREY)
     ax.legend(
         loc="lower right", bbox_to_anchor=(1, 1), ncols=len(splits), fontsize=9, frameon=False, borderpad=0
