@@ -221,6 +221,15 @@ def test_exception_in_the_loop_ends_the_threads(files):
     assert list(loader) == []
 
 
+@pytest.fixture
+def sigint():
+    """Python's own handler: a job started in the background begins with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("sigint")
 def test_keyboard_interrupt_while_waiting_for_a_slow_batch():
     started = threading.Event()
 
