@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import html
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -257,6 +258,7 @@ class EvalRecord:
                 raise CheckpointError(f"record: format {data['format']!r}, this gapless knows {FORMAT}")
             if data["metrics"] != metrics.METRICS:
                 raise CheckpointError(f"record: metrics {data['metrics']!r} are not ours, {metrics.METRICS}")
+            _check_kinds(data)
             record = cls(
                 split=data["split"],
                 n_listed=data["n_listed"],
@@ -332,3 +334,19 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(v) for v in value]
     return value
+
+
+def _check_kinds(data: dict[str, Any]) -> None:
+    """Words are words and counts are counts: a record comes from a file, which anybody may have written."""
+    rows = data["per_class"]
+    words = [data[key] for key in ("split", "weights", "mode", "kernel_set")] + [row["class"] for row in rows]
+    counts = [data[key] for key in ("n_listed", "n_scored", "n_unreadable")]
+    counts += [row[key] for row in rows for key in ("n", "correct")] + list(data["correct"].values())
+    if not all(isinstance(word, str) for word in words):
+        raise TypeError(f"a name is not text: {next(w for w in words if not isinstance(w, str))!r}")
+    if not all(type(count) is int and count >= 0 for count in counts):
+        raise TypeError(
+            f"a count is not a whole number: {next(c for c in counts if type(c) is not int or c < 0)!r}"
+        )
+    if not math.isfinite(data["loss"]):
+        raise ValueError(f"loss {data['loss']!r}")
