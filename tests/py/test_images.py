@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.numpy
 import small
 from picture_set import picture_set
 from PIL import Image
@@ -225,6 +226,34 @@ def test_a_file_that_holds_no_weights_is_refused(
     error = capsys.readouterr().err
     assert str(file) in error
     assert len(error.strip().splitlines()) == 1
+
+
+def test_weights_of_other_tools(trained: Path, others: Path, tmp_path: Path) -> None:
+    """As torchvision's are saved: with counters of batches, perhaps in half precision; or with a wrapper's
+    prefix, the other stem, or values that are not finite."""
+    file, net = (
+        tmp_path / "w.safetensors",
+        gl.models.resnet18(num_classes=2, image_size=96).net((3, 96, 96), 1),
+    )
+    weights = _weights(trained)
+
+    def tried(state: dict[str, Any], to: Any = net) -> str:
+        safetensors.numpy.save_file({k: np.ascontiguousarray(v) for k, v in state.items()}, file)
+        return str(gl.nn.load_pretrained(to, file))
+
+    counted = {**weights, "bn1.num_batches_tracked": np.array(7, np.int64)}
+    said = "100 matched, 0 missing, 0 unexpected, 2 reshaped (fc.weight, fc.bias)"
+    assert tried(counted) == said
+    assert tried({k: v.astype(np.float16) for k, v in weights.items()}) == said
+    before = net.digest()
+    with pytest.raises(CheckpointError, match=r"unexpected: module\.bn1\.bias"):
+        tried({f"module.{k}": v for k, v in weights.items()})
+    with pytest.raises(CheckpointError, match=r"conv1\.weight has values that are not finite"):
+        tried({**weights, "conv1.weight": np.full_like(weights["conv1.weight"], np.nan)})
+    small_stem = gl.models.resnet18(num_classes=2, image_size=32).net((3, 32, 32), 1)
+    with pytest.raises(CheckpointError, match=r"imagenet stem: model\.stem=imagenet"):
+        tried(weights, small_stem)
+    assert net.digest() == before
 
 
 def _weights(run: Path) -> dict[str, Any]:

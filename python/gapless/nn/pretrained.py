@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from gapless.errors import CheckpointError
 from gapless.nn.net import LoadReport, Net, match_state
 
@@ -40,7 +42,10 @@ def load_pretrained(net: Net, file: str | Path, num_classes: int | None = None) 
     try:
         report, values = match_state(shapes, state, strict=True, reshaped=head_weights(net.document, shapes))
     except CheckpointError as error:
-        raise CheckpointError(f"{file}: {error}") from None
+        raise CheckpointError(f"{file}: {error}{_stem_hint(shapes, state)}") from None
+    for name in report.matched:
+        if not np.isfinite(values[name]).all():
+            raise CheckpointError(f"{file}: {name} has values that are not finite; nothing was loaded")
     # Half a head (a bias that happens to fit beside a weight that does not) would be worse than a new one.
     if report.reshaped:
         layers = {name.rsplit(".", 1)[0] for name in report.reshaped}
@@ -52,6 +57,16 @@ def load_pretrained(net: Net, file: str | Path, num_classes: int | None = None) 
     for name in report.matched:
         net.store.set(name, values[name])
     return report
+
+
+def _stem_hint(shapes: Mapping[str, Any], state: Mapping[str, Any]) -> str:
+    """The two stems of a ResNet have one name and two shapes: say which of them the file has."""
+    ours = tuple(shapes.get("conv1.weight", ()))[2:]
+    theirs = tuple(np.shape(state.get("conv1.weight", ())))[2:]
+    stem = {(3, 3): "cifar", (7, 7): "imagenet"}
+    if ours == theirs or ours not in stem or theirs not in stem:
+        return ""
+    return f"; the file has the {stem[theirs]} stem: model.stem={stem[theirs]}"
 
 
 def head_weights(document: Mapping[str, Any], shapes: Mapping[str, Any]) -> list[str]:
