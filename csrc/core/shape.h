@@ -14,4 +14,8 @@ GAP_MUST_USE gap_status gap_window_size(int64_t *out, const char *what, int64_t 
 /* *out = a * b; GAP_ERR_SHAPE on overflow or a negative factor. */
 GAP_MUST_USE gap_status gap_size_mul(int64_t *out, int64_t a, int64_t b);
 
+static inline int64_t gap_min64(int64_t a, int64_t b) { return a < b ? a : b; }
+static inline int64_t gap_max64(int64_t a, int64_t b) { return a > b ? a : b; }
+static inline int64_t gap_ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; } /* a >= 0, b > 0 */
+
 #endif

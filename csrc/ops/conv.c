@@ -8,9 +8,6 @@
 /* attr->plan[]: what prepare settled */
 enum { PLAN_SLOTS, PLAN_TRAINING, PLAN_BLAS, PLAN_CHUNKS };
 
-static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
-static int64_t max64(int64_t a, int64_t b) { return a > b ? a : b; }
-static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 static int64_t modulo(int64_t a, int64_t b) { return ((a % b) + b) % b; }
 
 int64_t gap_conv_chain(int64_t terms) { return terms > 0 && terms < CONV_CHAIN ? CONV_CHAIN / terms : 1; }
@@ -19,13 +16,13 @@ int64_t gap_conv_lo(const conv_pass *p, int64_t o) {
     if (p->depthwise) return o;
     if (p->lanes != 16) return 0;
     const int64_t group = o * 16 / (p->out_c / p->groups);
-    return min64(group * (p->in_c / p->groups) / 16, p->in_blocks - p->range);
+    return gap_min64(group * (p->in_c / p->groups) / 16, p->in_blocks - p->range);
 }
 
 /* Input blocks from the first to the last channel that feeds output block o. */
 static int64_t reach(const conv_pass *p, int64_t o) {
     const int64_t per_out = p->out_c / p->groups, per_in = p->in_c / p->groups;
-    const int64_t last = min64(p->out_c, o * 16 + 16) - 1;
+    const int64_t last = gap_min64(p->out_c, o * 16 + 16) - 1;
     return ((last / per_out + 1) * per_in - 1) / 16 - o * 16 / per_out * per_in / 16 + 1;
 }
 
@@ -51,17 +48,17 @@ static void pass_shape(conv_pass *p, const gap_op *op, bool backward) {
     p->depthwise = a->groups == x->dim[0] && a->groups == a->out_channels && x->layout == GAP_BLOCKED;
     p->in_c = in->dim[0], p->in_h = in->dim[1], p->in_w = in->dim[2];
     p->out_c = out->dim[0], p->out_h = out->dim[1], p->out_w = out->dim[2];
-    p->in_blocks = p->lanes == 16 ? ceil_div(p->in_c, 16) : 1, p->out_blocks = ceil_div(p->out_c, 16);
+    p->in_blocks = p->lanes == 16 ? gap_ceil_div(p->in_c, 16) : 1, p->out_blocks = gap_ceil_div(p->out_c, 16);
     p->taps = a->kernel[0] * a->kernel[1];
     for (int k = 0; k < 2; k++) {
         p->kernel[k] = a->kernel[k], p->pad[k] = a->padding[k], p->dilation[k] = a->dilation[k], p->stride[k] = a->stride[k];
         p->in_step[k] = backward ? 1 : a->stride[k], p->out_step[k] = backward ? a->stride[k] : 1;
-        p->count[k] = ceil_div(k ? p->out_w : p->out_h, p->out_step[k]);
+        p->count[k] = gap_ceil_div(k ? p->out_w : p->out_h, p->out_step[k]);
         for (int64_t t = 0; t < p->kernel[k]; t++) {
             const int64_t phase = backward ? modulo(t * p->dilation[k] - p->pad[k], p->stride[k]) : 0;
             int64_t at = 0;
             gap_conv_tap(p, k, phase, t, &at);
-            p->first[k] = t ? min64(p->first[k], at) : at, p->last[k] = t ? max64(p->last[k], at) : at;
+            p->first[k] = t ? gap_min64(p->first[k], at) : at, p->last[k] = t ? gap_max64(p->last[k], at) : at;
         }
     }
     const bool run = p->lanes != 16 && p->dilation[1] == 1; /* kw*C neighbouring floats of an image row are one entry */
@@ -69,7 +66,7 @@ static void pass_shape(conv_pass *p, const gap_op *op, bool backward) {
     p->run = p->lanes == 16 ? 16 : run ? p->kernel[1] * p->lanes : p->lanes;
     p->range = 1;
     if (!p->depthwise && p->lanes == 16)
-        for (int64_t o = 0; o < p->out_blocks; o++) p->range = max64(p->range, reach(p, o));
+        for (int64_t o = 0; o < p->out_blocks; o++) p->range = gap_max64(p->range, reach(p, o));
     p->w_oc = p->depthwise ? p->taps * 16 : p->range * p->entries * p->run * 16;
 }
 
@@ -91,24 +88,24 @@ static void pass_units(conv_pass *p, int64_t capacity) {
     const int64_t blocks = p->depthwise ? 1 : p->in_blocks;
     const int64_t budget = (int64_t)CONV_SCRATCH / (p->depthwise ? 4 : 1);
     const int64_t row_bytes = p->cols * p->lanes * blocks * 4, halo = p->last[0] - p->first[0];
-    const int64_t rows_in = max64(1, budget / row_bytes);
+    const int64_t rows_in = gap_max64(1, budget / row_bytes);
     p->n_row_bands = p->n_col_bands = 1;
     if (p->count[0] > 1) {
-        const int64_t fit = max64(1, (rows_in - 1 - halo) / p->in_step[0] + 1);
-        p->n_row_bands = ceil_div(p->count[0], min64(fit, p->count[0]));
+        const int64_t fit = gap_max64(1, (rows_in - 1 - halo) / p->in_step[0] + 1);
+        p->n_row_bands = gap_ceil_div(p->count[0], gap_min64(fit, p->count[0]));
     } else if (p->direct && p->taps == 1 && p->in_step[1] == 1 && p->out_step[1] == 1) {
-        p->n_col_bands = ceil_div(p->count[1], max64(64, budget / (p->lanes * blocks * 4)));
+        p->n_col_bands = gap_ceil_div(p->count[1], gap_max64(64, budget / (p->lanes * blocks * 4)));
     }
-    p->band_rows = ceil_div(p->count[0], p->n_row_bands), p->band_cols = ceil_div(p->count[1], p->n_col_bands);
+    p->band_rows = gap_ceil_div(p->count[0], p->n_row_bands), p->band_cols = gap_ceil_div(p->count[1], p->n_col_bands);
     p->images = 1;
     if (p->n_row_bands == 1 && p->n_col_bands == 1) {
         const int64_t image = row_bytes * ((p->count[0] - 1) * p->in_step[0] + halo + 1);
-        p->images = max64(1, min64(min64(budget / image, ceil_div(256, p->count[0] * p->count[1])), capacity));
+        p->images = gap_max64(1, gap_min64(gap_min64(budget / image, gap_ceil_div(256, p->count[0] * p->count[1])), capacity));
     }
     p->n_oc_parts = p->out_blocks;
     if (!p->depthwise) {
-        const int64_t units = ceil_div(capacity, p->images) * p->n_row_bands * p->n_col_bands;
-        p->n_oc_parts = min64(ceil_div(CONV_UNITS, units), ceil_div(p->out_blocks, 4));
+        const int64_t units = gap_ceil_div(capacity, p->images) * p->n_row_bands * p->n_col_bands;
+        p->n_oc_parts = gap_min64(gap_ceil_div(CONV_UNITS, units), gap_ceil_div(p->out_blocks, 4));
     }
     if (!p->direct)
         p->scratch_bytes = (size_t)(p->images * blocks * ((p->band_rows - 1) * p->in_step[0] + halo + 1) * p->cols * p->lanes) * 4;

@@ -5,8 +5,6 @@
 
 #define COLUMNS ((int64_t)1 << 19) /* floats of the column matrix of a band */
 
-static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
-static int64_t max64(int64_t a, int64_t b) { return a > b ? a : b; }
 
 typedef struct {
     const conv_pass *p;
@@ -20,7 +18,7 @@ typedef struct {
 } blas_job;
 
 static int64_t depth(const conv_pass *p) { return p->in_c / p->groups * p->taps; }
-static int64_t band_rows(const conv_pass *p) { return min64(p->out_h, max64(1, COLUMNS / (depth(p) * p->out_w))); }
+static int64_t band_rows(const conv_pass *p) { return gap_min64(p->out_h, gap_max64(1, COLUMNS / (depth(p) * p->out_w))); }
 static size_t weight_floats(const conv_pass *p) { return (size_t)(p->out_c * depth(p)); }
 /* Two column matrices (backward needs both), and the output of a group. */
 static size_t scratch_bytes(const conv_pass *p, bool training) {
@@ -99,7 +97,7 @@ static void forward_image(void *arg, int64_t n, int thread) {
     if (p->out_c % 16) memset(y + image - p->out_h * p->out_w * 16, 0, (size_t)(p->out_h * p->out_w * 16) * sizeof *y);
     for (int64_t g = 0; g < p->groups; g++)
         for (int64_t i0 = 0, i1; i0 < p->out_h; i0 = i1) {
-            i1 = min64(p->out_h, i0 + job->band);
+            i1 = gap_min64(p->out_h, i0 + job->band);
             const int64_t pixels = (i1 - i0) * p->out_w;
             im2col(job, g, i0, i1, x, col);
             job->ctx->kernels->blas->sgemm(false, false, job->out_group, pixels, job->k, job->ctx->weight[0] + g * job->out_group * job->k,
@@ -121,7 +119,7 @@ static void backward_one(const blas_job *job, int64_t n, float *part, float *col
     if (dx && !ctx->din_add[0]) memset(dx, 0, (size_t)in_image * sizeof *dx);
     for (int64_t g = 0; g < p->groups; g++)
         for (int64_t i0 = 0, i1; i0 < p->out_h; i0 = i1) {
-            i1 = min64(p->out_h, i0 + job->band);
+            i1 = gap_min64(p->out_h, i0 + job->band);
             const int64_t pixels = (i1 - i0) * p->out_w, w = g * job->out_group * job->k;
             gather(job, g, i0, i1, dy, flat);
             if (dx) {

@@ -3,9 +3,6 @@
 
 #include <string.h>
 
-static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
-static int64_t max64(int64_t a, int64_t b) { return a > b ? a : b; }
-static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 /* How the pixels are cut into segments, a function of shape only: whole images when they are small, else rows. */
 typedef struct {
@@ -17,10 +14,10 @@ typedef struct {
 static grad_cut cut_of(const conv_pass *p) {
     grad_cut c = {.cols = p->count[1]};
     const int64_t pixels = p->count[0] * p->count[1];
-    c.images = max64(1, CONV_SEGMENT / pixels);
-    c.rows = min64(p->count[0], max64(1, CONV_SEGMENT / p->count[1]));
-    if (p->count[0] == 1 && p->direct) c.cols = min64(p->count[1], CONV_SEGMENT);
-    c.n_rows = ceil_div(p->count[0], c.rows), c.n_cols = ceil_div(p->count[1], c.cols);
+    c.images = gap_max64(1, CONV_SEGMENT / pixels);
+    c.rows = gap_min64(p->count[0], gap_max64(1, CONV_SEGMENT / p->count[1]));
+    if (p->count[0] == 1 && p->direct) c.cols = gap_min64(p->count[1], CONV_SEGMENT);
+    c.n_rows = gap_ceil_div(p->count[0], c.rows), c.n_cols = gap_ceil_div(p->count[1], c.cols);
     const int64_t rows_in = (c.rows - 1) * p->in_step[0] + p->last[0] - p->first[0] + 1;
     if (!p->direct) c.scratch_bytes = (size_t)(c.images * rows_in * p->cols * p->lanes) * 4;
     return c;
@@ -128,7 +125,7 @@ static void grad_chunk(void *arg, int64_t unit, int thread) {
     const conv_pass *p = job->p;
     const int64_t ot = unit % job->o_tiles, bt = unit / job->o_tiles % job->b_tiles;
     const int chunk = (int)(unit / job->o_tiles / job->b_tiles);
-    const int64_t o0 = ot * job->o_step, o1 = min64(p->out_blocks, o0 + job->o_step);
+    const int64_t o0 = ot * job->o_step, o1 = gap_min64(p->out_blocks, o0 + job->o_step);
     const int64_t b0 = p->in_blocks * bt / job->b_tiles, b1 = p->in_blocks * (bt + 1) / job->b_tiles;
     const int64_t lo0 = gap_conv_lo(p, o0), lo1 = gap_conv_lo(p, o1 - 1) + p->range;
     float *part = job->parts + chunk * part_floats(p);
@@ -137,16 +134,16 @@ static void grad_chunk(void *arg, int64_t unit, int thread) {
     gap_reduce_range(job->capacity, job->chunks, chunk, job->n, &begin, &end);
     for (int64_t o = o0; o < o1; o++) {
         const int64_t lo = gap_conv_lo(p, o), block = p->w_oc / p->range;
-        const int64_t r0 = max64(0, min64(p->range, b0 - lo)), r1 = max64(0, min64(p->range, b1 - lo));
+        const int64_t r0 = gap_max64(0, gap_min64(p->range, b0 - lo)), r1 = gap_max64(0, gap_min64(p->range, b1 - lo));
         if (r1 > r0) memset(part + o * p->w_oc + r0 * block, 0, (size_t)((r1 - r0) * block) * sizeof *part);
     }
     float *scratch = gap_scratch_take(&job->scratch, thread, &slot);
     for (segment s = {.n0 = begin}; s.n0 < end; s.n0 = s.n1) {
-        s.n1 = min64(end, s.n0 + job->cut.images);
+        s.n1 = gap_min64(end, s.n0 + job->cut.images);
         for (s.i0 = 0; s.i0 < p->count[0]; s.i0 = s.i1)
-            for (s.i1 = min64(p->count[0], s.i0 + job->cut.rows), s.j0 = 0; s.j0 < p->count[1]; s.j0 = s.j1) {
-                s.j1 = min64(p->count[1], s.j0 + job->cut.cols);
-                for (int64_t b = max64(b0, lo0); b < min64(b1, lo1); b++) grad_block(job, &s, b, o0, o1, scratch, part);
+            for (s.i1 = gap_min64(p->count[0], s.i0 + job->cut.rows), s.j0 = 0; s.j0 < p->count[1]; s.j0 = s.j1) {
+                s.j1 = gap_min64(p->count[1], s.j0 + job->cut.cols);
+                for (int64_t b = gap_max64(b0, lo0); b < gap_min64(b1, lo1); b++) grad_block(job, &s, b, o0, o1, scratch, part);
             }
     }
     gap_scratch_give(&job->scratch, slot);
@@ -198,8 +195,8 @@ gap_status gap_conv_bias(const conv_pass *p, const gap_op_ctx *ctx, float *parts
 static void tile(grad_job *job) {
     const conv_pass *p = job->p;
     job->o_step = p->depthwise ? 1 : 2;
-    job->o_tiles = ceil_div(p->out_blocks, job->o_step);
-    job->b_tiles = p->depthwise ? 1 : min64(p->in_blocks, ceil_div(CONV_UNITS / 2, job->chunks * job->o_tiles));
+    job->o_tiles = gap_ceil_div(p->out_blocks, job->o_step);
+    job->b_tiles = p->depthwise ? 1 : gap_min64(p->in_blocks, gap_ceil_div(CONV_UNITS / 2, job->chunks * job->o_tiles));
 }
 
 gap_status gap_conv_grad(const conv_pass *p, const gap_op_ctx *ctx, const conv_derived *d, int slots) {

@@ -3,7 +3,6 @@
 
 #include <string.h>
 
-static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
 
 /* Taps of a phase along one axis. */
 static int64_t axis_taps(const conv_pass *p, int axis, int64_t phase) {
@@ -64,7 +63,7 @@ static pair_run connected(const conv_pass *p, int64_t lo, int64_t r, int64_t oc)
     else {
         const int64_t first = (lo + r) * p->lanes;
         c.c0 = first > group * per_in ? first : group * per_in;
-        c.c1 = min64(first + p->lanes, (group + 1) * per_in);
+        c.c1 = gap_min64(first + p->lanes, (group + 1) * per_in);
         c.lane = (c.c0 - first) * 16 + oc % 16;
     }
     c.from = c.c0 < c.c1 ? pair_at(p, oc, c.c0) : 0;
@@ -75,7 +74,7 @@ static void derive_block(void *arg, int64_t o, int thread) {
     (void)thread;
     const pack_job *job = arg;
     const conv_pass *p = job->p;
-    const int64_t lo = gap_conv_lo(p, o), oc1 = min64(p->out_c, o * 16 + 16);
+    const int64_t lo = gap_conv_lo(p, o), oc1 = gap_min64(p->out_c, o * 16 + 16);
     float *w = job->w + o * p->w_oc; /* (phase, in block, tap, in channel, 16) */
     memset(w, 0, (size_t)p->w_oc * sizeof *w);
     for (int64_t r = 0; r < p->range; r++)
@@ -103,7 +102,7 @@ static void unpack_block(void *arg, int64_t o, int thread) {
     (void)thread;
     const pack_job *job = arg;
     const conv_pass *p = job->p;
-    const int64_t lo = gap_conv_lo(p, o), oc1 = min64(p->out_c, o * 16 + 16);
+    const int64_t lo = gap_conv_lo(p, o), oc1 = gap_min64(p->out_c, o * 16 + 16);
     float *sum = job->parts + o * p->w_oc; /* (in block, tap, in channel, 16) */
     for (int k = 1; k < job->n_parts; k++) {
         const float *more = sum + k * job->part;

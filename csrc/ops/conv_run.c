@@ -1,8 +1,6 @@
 /* conv_run.c — one pass: the forward convolution, or the gradient of its input. */
 #include "ops/conv_plan.h"
 
-static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
-static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 #define PANEL ((int64_t)20 << 10) /* bytes of weights that stay in the first cache beside the pixels */
 
@@ -27,9 +25,9 @@ static run_unit unit_at(const run_job *job, int64_t chunk) {
     run_unit u;
     const int64_t part = chunk % p->n_oc_parts, rest = chunk / p->n_oc_parts;
     const int64_t col = rest % p->n_col_bands, row = rest / p->n_col_bands % p->n_row_bands;
-    u.n0 = rest / p->n_col_bands / p->n_row_bands * p->images, u.n1 = min64(job->n, u.n0 + p->images);
-    u.i0 = row * p->band_rows, u.i1 = min64(p->count[0], u.i0 + p->band_rows);
-    u.j0 = col * p->band_cols, u.j1 = min64(p->count[1], u.j0 + p->band_cols);
+    u.n0 = rest / p->n_col_bands / p->n_row_bands * p->images, u.n1 = gap_min64(job->n, u.n0 + p->images);
+    u.i0 = row * p->band_rows, u.i1 = gap_min64(p->count[0], u.i0 + p->band_rows);
+    u.j0 = col * p->band_cols, u.j1 = gap_min64(p->count[1], u.j0 + p->band_cols);
     u.o0 = p->out_blocks * part / p->n_oc_parts, u.o1 = p->out_blocks * (part + 1) / p->n_oc_parts;
     return u;
 }
@@ -78,7 +76,7 @@ static void run_blocks(const run_job *job, const run_unit *u, const run_input *i
     if (single) r.a_px = in->image, r.y_px = image, r.pixels = u->n1 - u->n0;
     for (int64_t g = 0; g < p->range; g += group) {
         r.start = g ? GAP_CONV_KEEP : job->start;
-        r.blocks = (int)min64(group, p->range - g);
+        r.blocks = (int)gap_min64(group, p->range - g);
         r.kc_last = lo + g + r.blocks == p->in_blocks && p->lanes == 16 ? (int)(p->in_c - (p->in_blocks - 1) * 16) : r.kc;
         r.w = job->w + o * p->w_oc + ph->w + g * r.w_block;
         for (int64_t n = u->n0; n < (single ? u->n0 + 1 : u->n1); n++) {
@@ -135,8 +133,8 @@ static void run_chunk(void *arg, int64_t chunk, int thread) {
         for (int64_t w = 0; w < p->out_step[1]; w++) {
             const int64_t taps = p->backward ? axis_taps(p, 0, h) * axis_taps(p, 1, w) : p->taps;
             const run_phase ph = {
-                .rows = min64(u.i1, ceil_div(p->out_h - h, p->out_step[0])) - u.i0, .taps = p->backward ? taps : p->entries,
-                .cols = min64(u.j1, ceil_div(p->out_w - w, p->out_step[1])) - u.j0,
+                .rows = gap_min64(u.i1, gap_ceil_div(p->out_h - h, p->out_step[0])) - u.i0, .taps = p->backward ? taps : p->entries,
+                .cols = gap_min64(u.j1, gap_ceil_div(p->out_w - w, p->out_step[1])) - u.j0,
                 .out = ((u.i0 * p->out_step[0] + h) * p->out_w + u.j0 * p->out_step[1] + w) * 16,
                 .off = seen, .w = seen * p->range * p->run * 16};
             if (ph.rows > 0 && ph.cols > 0) run_phase_of(job, &u, &in, &ph);
@@ -154,6 +152,6 @@ gap_status gap_conv_run(const conv_pass *p, const gap_op_ctx *ctx, const conv_de
     if (!p->backward) job.bias = (const float *)(const void *)(derived + d->bias);
     else job.bias = job.w; /* never read */
     gap_scratch_begin(&job.scratch, ctx->workspace, p->scratch_bytes, slots);
-    const int64_t units = ceil_div(ctx->n, p->images) * p->n_row_bands * p->n_col_bands * p->n_oc_parts;
+    const int64_t units = gap_ceil_div(ctx->n, p->images) * p->n_row_bands * p->n_col_bands * p->n_oc_parts;
     return gap_parallel(units, run_chunk, &job);
 }

@@ -23,12 +23,10 @@ typedef struct {
     size_t w, bias;          /* sections of op->derived, in bytes: (blocks, in, 16), (blocks * 16) */
 } product;
 
-static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
-static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 static size_t product_of(product *p, const gap_op *op, bool backward, size_t start) {
     const int64_t f = op->in_desc[0].dim[0], of = op->out_desc[0].dim[0];
-    p->in = backward ? of : f, p->out = backward ? f : of, p->blocks = ceil_div(p->out, 16);
+    p->in = backward ? of : f, p->out = backward ? f : of, p->blocks = gap_ceil_div(p->out, 16);
     p->w = start, p->bias = start + gap_scratch_round((size_t)(p->blocks * p->in) * 64);
     return p->bias + (backward ? 0 : gap_scratch_round((size_t)p->blocks * 64));
 }
@@ -92,7 +90,7 @@ static void derive_block(void *arg, int64_t b, int thread) {
     const product *p = job->p;
     const float *w = job->ctx->weight[0]; /* (OF, F) */
     float *to = (float *)(void *)((unsigned char *)job->ctx->derived + p->w) + b * p->in * 16;
-    const int64_t lanes = min64(16, p->out - b * 16);
+    const int64_t lanes = gap_min64(16, p->out - b * 16);
     if (lanes < 16) memset(to, 0, (size_t)p->in * 64);
     if (job->transposed) {
         for (int64_t k = 0; k < p->in; k++) memcpy(to + k * 16, w + k * p->out + b * 16, (size_t)lanes * 4);
@@ -100,7 +98,7 @@ static void derive_block(void *arg, int64_t b, int thread) {
     }
     for (int64_t k0 = 0; k0 < p->in; k0 += 64) /* a tile of `to` stays in the first cache while the lanes are filled */
         for (int64_t l = 0; l < lanes; l++)
-            for (int64_t k = k0; k < min64(p->in, k0 + 64); k++) to[k * 16 + l] = w[(b * 16 + l) * p->in + k];
+            for (int64_t k = k0; k < gap_min64(p->in, k0 + 64); k++) to[k * 16 + l] = w[(b * 16 + l) * p->in + k];
     float *bias = (float *)(void *)((unsigned char *)job->ctx->derived + p->bias);
     for (int64_t o = b * 16; o < b * 16 + 16; o++) bias[o] = job->has_bias && o < p->out ? job->ctx->weight[1][o] : 0.0f;
 }
@@ -124,9 +122,9 @@ done:
 static void run_chunk(void *arg, int64_t unit, int thread) {
     linear_job *job = arg;
     const product *p = job->p;
-    const int64_t n0 = unit / job->n_groups * SAMPLES, n1 = min64(job->ctx->n, n0 + SAMPLES);
-    const int64_t b0 = unit % job->n_groups * job->group, b1 = min64(p->blocks, b0 + job->group), row = (b1 - b0) * 16;
-    const int64_t width = min64(p->out, b1 * 16) - b0 * 16;
+    const int64_t n0 = unit / job->n_groups * SAMPLES, n1 = gap_min64(job->ctx->n, n0 + SAMPLES);
+    const int64_t b0 = unit % job->n_groups * job->group, b1 = gap_min64(p->blocks, b0 + job->group), row = (b1 - b0) * 16;
+    const int64_t width = gap_min64(p->out, b1 * 16) - b0 * 16;
     const unsigned char *derived = job->ctx->derived;
     const int64_t off = 0;
     int slot;
@@ -141,7 +139,7 @@ static void run_chunk(void *arg, int64_t unit, int thread) {
                        .bias = (const float *)(const void *)(derived + p->bias) + b0 * 16};
     r.start = job->add ? GAP_CONV_KEEP : job->has_bias ? GAP_CONV_BIAS : GAP_CONV_ZERO;
     for (int64_t k = 0; k < p->in; k += K_BLOCK, r.start = GAP_CONV_KEEP) {
-        r.kc = r.kc_last = (int)min64(K_BLOCK, p->in - k);
+        r.kc = r.kc_last = (int)gap_min64(K_BLOCK, p->in - k);
         r.a = job->x + n0 * p->in + k;
         r.w = (const float *)(const void *)(derived + p->w) + (b0 * p->in + k) * 16;
         job->ctx->kernels->conv->rows(&r);
@@ -152,9 +150,9 @@ static void run_chunk(void *arg, int64_t unit, int thread) {
 
 static gap_status run(linear_job *job) {
     const int slots = GAP_ATTR_CONST(job->op, linear_attr)->slots;
-    job->group = job->ctx->n <= 6 ? 4 : 2, job->n_groups = ceil_div(job->p->blocks, job->group);
+    job->group = job->ctx->n <= 6 ? 4 : 2, job->n_groups = gap_ceil_div(job->p->blocks, job->group);
     gap_scratch_begin(&job->scratch, job->ctx->workspace, run_scratch(), slots);
-    return gap_parallel(ceil_div(job->ctx->n, SAMPLES) * job->n_groups, run_chunk, job);
+    return gap_parallel(gap_ceil_div(job->ctx->n, SAMPLES) * job->n_groups, run_chunk, job);
 }
 
 /* blas: one sample at a time, so that no sample's bits depend on its batch. */
@@ -207,7 +205,7 @@ static void grad_segment(const linear_job *job, int64_t n0, int64_t n1, int64_t 
 static void grad_chunk(void *arg, int64_t unit, int thread) {
     linear_job *job = arg;
     const int64_t f = job->op->in_desc[0].dim[0], of = job->op->out_desc[0].dim[0];
-    const int64_t f0 = unit % job->n_groups * F_BLOCKS * 16, f1 = min64(f, f0 + F_BLOCKS * 16), chunk = unit / job->n_groups;
+    const int64_t f0 = unit % job->n_groups * F_BLOCKS * 16, f1 = gap_min64(f, f0 + F_BLOCKS * 16), chunk = unit / job->n_groups;
     float *dw = job->parts + chunk * of * f;
     int64_t begin, end;
     int slot;
@@ -215,7 +213,7 @@ static void grad_chunk(void *arg, int64_t unit, int thread) {
     if (job->chunks > 1 || !job->ctx->dweight_add)
         for (int64_t o = 0; o < of; o++) memset(dw + o * f + f0, 0, (size_t)(f1 - f0) * 4);
     float *scratch = gap_scratch_take(&job->scratch, thread, &slot);
-    for (int64_t n = begin; n < end; n += SEGMENT) grad_segment(job, n, min64(end, n + SEGMENT), f0, f1, dw, scratch);
+    for (int64_t n = begin; n < end; n += SEGMENT) grad_segment(job, n, gap_min64(end, n + SEGMENT), f0, f1, dw, scratch);
     gap_scratch_give(&job->scratch, slot);
 }
 
@@ -252,7 +250,7 @@ static gap_status weight_gradient(linear_job *job) {
     job->x = job->ctx->in[0];
     job->chunks = grad_chunks(op, job->ctx->capacity);
     job->parts = job->chunks > 1 ? (float *)(void *)work : job->ctx->dweight[0];
-    job->n_groups = ceil_div(op->in_desc[0].dim[0], F_BLOCKS * 16);
+    job->n_groups = gap_ceil_div(op->in_desc[0].dim[0], F_BLOCKS * 16);
     gap_scratch_begin(&job->scratch, work + parts_bytes(op, job->ctx->capacity), grad_scratch(of), a->slots);
     if (a->blas) GAP_TRY(gap_parallel(job->chunks, blas_dw, job));
     else GAP_TRY(gap_parallel(job->chunks * job->n_groups, grad_chunk, job));

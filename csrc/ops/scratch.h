@@ -10,6 +10,7 @@
 #include <stdatomic.h>
 #include <stddef.h>
 
+#include "core/shape.h"
 #include "core/compiler.h"
 #include "core/cpu.h"
 #include "core/threads.h"
