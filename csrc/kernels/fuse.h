@@ -1,6 +1,7 @@
-/* fuse.h — what a compute kernel may do while it loads its input and stores its output.
+/* fuse.h — what a compute kernel may do while it loads its input and after it stored its output.
  *
- * Every compute op takes both from the first day; fusion (graph/) fills them in, and the identity is the zero value.
+ * Every compute op takes both; fusion (graph/) fills them in, and the identity is the zero value. All pointers are those of
+ * one plane: (h, w, 16) tensors of one image and channel block, and vectors (16) of that block's channels.
  */
 #ifndef GAP_KERNELS_FUSE_H
 #define GAP_KERNELS_FUSE_H
@@ -13,21 +14,39 @@ typedef enum {
     GAP_ACT_HARDSWISH, GAP_ACT_HARDSIGMOID
 } gap_act;
 
-/* On load, in this order: x*scale[c]+shift[c] (one fma), + residual, act, * gate[n][c]. NULL: left out. Halo pixels are 0 after it. */
+/* What a stored value x means to its reader, in this order; NULL parts are left out:
+ *   u = fma(x, scale, shift)                                    BatchNorm's forward
+ *   u = fma(x, scale, fma(z - mean, b, c))       where z        BatchNorm's backward: x is the gradient behind it
+ *   u = u + residual, or u + fma(residual, residual_scale, residual_shift)
+ *   v = act(u) * gate
+ * Halo pixels are 0 after it. */
 typedef struct {
-    const float *scale, *shift;   /* (C padded to the block) */
-    const float *residual;        /* same layout as the input */
-    const float *gate;            /* (N, C padded) */
+    const float *scale, *shift;
+    const float *z, *mean, *b, *c;                             /* z: a plane */
+    const float *residual, *residual_scale, *residual_shift;   /* residual: a plane */
+    const float *gate;
     gap_act act;
-    float act_arg;                /* negative_slope of LeakyReLU */
+    float act_arg;                                             /* negative_slope of LeakyReLU */
 } gap_prologue;
 
-/* On store: + bias, then add to what is there (accumulate), then per-channel sums of the stored values into the chunk's partials. */
+typedef enum { GAP_EPILOGUE_NONE = 0, GAP_EPILOGUE_SUMS, GAP_EPILOGUE_APPLY, GAP_EPILOGUE_MASK } gap_epilogue_kind;
+
+/* What happens to stored values y while they are still in the cache:
+ *   SUMS   sums of d = y - pivot (NULL: 0) and of d^2
+ *   APPLY  y = act(fma(y, scale, shift) + residual)
+ *   MASK   y is the gradient behind act; y = y * act'(u), where act(u) is `out` when that is given, else u = fma(z, scale, shift)
+ *          (scale NULL: u = z); then sums of y and of y * (z - mean), and, where z2, of y * (z2 - mean2)
+ * Sums of a plane are cut into pieces of whole rows (gap_piece_rows, by the plane's shape alone): within a piece pixel p
+ * goes to fp32 chain p mod 4, added as (0+1) + (2+3). Who reads them adds pieces in double, in order. */
 typedef struct {
-    const float *bias;            /* (OC padded) or NULL */
-    bool accumulate;              /* y += instead of y = */
-    float *sum, *sumsq;           /* (OC padded) partial sums of this chunk, or NULL; shifted by `pivot` */
+    gap_epilogue_kind kind;
     const float *pivot;
+    const float *scale, *shift, *residual;
+    gap_act act;
+    float act_arg;
+    const float *out, *z, *mean, *z2, *mean2;
+    float *sums, *sums2;         /* piece q: 16 sums at sums + q*sums_piece, the second kind sums_second behind; NULL: none */
+    int64_t sums_piece, sums_second;
 } gap_epilogue;
 
 #endif

@@ -1,0 +1,7 @@
+#include "kernels/act.h"
+#include "kernels/stream.h"
+
+#include "kernels/isa_avx512.h"
+#ifdef GAP_ISA
+#include "kernels/stream.inc"
+#endif
