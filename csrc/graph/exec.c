@@ -13,6 +13,7 @@ static void context_gradients(const gap_plan *p, int k, gap_op_ctx *ctx) {
     const gap_op *op = &p->list.op[k];
     const gap_plan_op *place = &p->op[k];
     ctx->dout = at(p, p->value[op->out[0]].gradient);
+    if (op->n_out > 1) ctx->dout2 = at(p, p->value[op->out[1]].gradient);
     for (int j = 0; j < op->n_in; j++) {
         ctx->din[j] = place->din[j] ? at(p, p->value[op->in[j]].gradient) : NULL;
         ctx->din_add[j] = place->din_add[j];
@@ -26,7 +27,7 @@ void gap_plan_context(const gap_plan *p, int k, const gap_plan_call *call, gap_p
     const gap_op *op = &p->list.op[k];
     const gap_plan_op *place = &p->op[k];
     bool back = phase == GAP_PHASE_BACKWARD;
-    unsigned needs = back ? op->def->backward_needs : phase == GAP_PHASE_FORWARD ? ~0u : 0;
+    unsigned needs = back ? op->backward_needs : phase == GAP_PHASE_FORWARD ? ~0u : 0;
     memset(ctx, 0, sizeof *ctx);
     ctx->n = call->n, ctx->capacity = p->opt.capacity, ctx->training = p->opt.training, ctx->kernels = p->opt.kernels;
     ctx->seed = call->seed, ctx->epoch = call->epoch, ctx->ids = call->ids;

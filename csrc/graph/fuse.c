@@ -4,13 +4,15 @@
 #include <string.h>
 
 #include "core/memory.h"
+#include "graph/fuse_norm.h"
 
 /* dead: drops ops whose outputs nobody reads. Ops that move running statistics stay, and so does what they read. */
-static gap_status drop_dead(gap_oplist *list, int *output, int n_outputs) {
+static gap_status drop_dead(gap_fusion *f) {
+    gap_oplist *list = f->list;
     bool *needed = NULL; /* (n_values) */
     gap_status st = GAP_NEW_ARRAY(needed, list->n_values);
     if (st != GAP_OK) return st;
-    for (int k = 0; k < n_outputs; k++) needed[output[k]] = true;
+    for (int k = 0; k < f->n_outputs; k++) needed[f->output[k]] = true;
     int kept = list->n_ops; /* ops[kept..) are the ones that stay, packed to the end while walking backwards */
     for (int k = list->n_ops - 1; k >= 0; k--) {
         gap_op *op = &list->op[k];
@@ -28,9 +30,14 @@ static gap_status drop_dead(gap_oplist *list, int *output, int n_outputs) {
 
 static const struct {
     const char *name;
-    gap_status (*rewrite)(gap_oplist *list, int *output, int n_outputs); /* NULL: followed elsewhere */
+    gap_status (*rewrite)(gap_fusion *f); /* NULL: followed elsewhere */
 } table[GAP_RULE_COUNT] = {
     [GAP_RULE_DEAD] = {"dead", drop_dead},
+    [GAP_RULE_JOIN] = {"join", gap_fuse_join},
+    [GAP_RULE_ACT] = {"act", gap_fuse_act},
+    [GAP_RULE_BN_SUMS] = {"bn_sums", gap_fuse_bn_sums},
+    [GAP_RULE_BN_APPLY] = {"bn_apply", gap_fuse_bn_apply},
+    [GAP_RULE_BN_FIXED] = {"bn_fixed", gap_fuse_bn_fixed},
     [GAP_RULE_INPLACE] = {"inplace", NULL},
     [GAP_RULE_SHARE] = {"share", NULL},
 };
@@ -42,23 +49,29 @@ static unsigned bit_of(const char *name, size_t n) {
     return 0;
 }
 
+static gap_status no_such_rule(const char *name, size_t n) {
+    char have[160] = "";
+    for (int k = 0; k < GAP_RULE_COUNT; k++) strcat(strcat(have, " -"), table[k].name);
+    return gap_fail(GAP_ERR_VALUE, "GAPLESS_FUSE: '%.*s' is none of:%s -all", (int)n, name, have);
+}
+
 gap_status gap_fuse_rules(unsigned *rules) {
     const char *text = getenv("GAPLESS_FUSE");
     *rules = ~0u;
     for (text = text != NULL ? text : ""; *text;) {
         size_t n = strcspn(text, ", ");
         unsigned bit = text[0] == '-' ? bit_of(text + 1, n - 1) : 0;
-        if (n > 0 && bit == 0)
-            return gap_fail(GAP_ERR_VALUE, "GAPLESS_FUSE: '%.*s' is none of: -dead, -inplace, -share, -all", (int)n, text);
+        if (n > 0 && bit == 0) return no_such_rule(text, n);
         *rules &= ~bit;
         text += n + (text[n] != '\0');
     }
     return GAP_OK;
 }
 
-gap_status gap_fuse(gap_oplist *list, int *output, int n_outputs, unsigned rules) {
+gap_status gap_fuse(gap_oplist *list, int *output, int n_outputs, const gap_op_env *env, unsigned rules) {
+    gap_fusion f = {list, output, n_outputs, env};
     gap_status st = GAP_OK;
     for (int k = 0; st == GAP_OK && k < GAP_RULE_COUNT; k++)
-        if ((rules >> k & 1) && table[k].rewrite != NULL) st = table[k].rewrite(list, output, n_outputs);
+        if ((rules >> k & 1) && table[k].rewrite != NULL) st = table[k].rewrite(&f);
     return st;
 }

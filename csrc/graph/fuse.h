@@ -1,6 +1,7 @@
 /* fuse.h — fusion: rewriting a lowered list by a table of rules, before anything is planned.
  *
- * GAPLESS_FUSE=-rule[,-rule…] leaves rules out ("-all": every one). A rule never changes a bit of what a plan computes.
+ * GAPLESS_FUSE=-rule[,-rule…] leaves rules out ("-all": every one). With a rule or without, a plan computes the same up to
+ * the rounding of what is no longer stored in between; the order of every sum stays.
  */
 #ifndef GAP_GRAPH_FUSE_H
 #define GAP_GRAPH_FUSE_H
@@ -9,8 +10,13 @@
 
 typedef enum {
     GAP_RULE_DEAD,     /* ops whose outputs nobody reads are dropped */
-    GAP_RULE_INPLACE,  /* an op may write over an input that nobody reads any more (done by layout.c) */
-    GAP_RULE_SHARE,    /* buffers that are not alive together may share memory (done by layout.c) */
+    GAP_RULE_JOIN,     /* BatchNorm's affine and the addition of a shortcut: one op, one pass */
+    GAP_RULE_ACT,      /* BatchNorm's affine and the activation behind it likewise */
+    GAP_RULE_BN_SUMS,  /* a convolution makes the sums of the BatchNorm behind it, and reads its gradient through it */
+    GAP_RULE_BN_APPLY, /* affine and activation are done where the next convolution loads, and are never stored */
+    GAP_RULE_BN_FIXED, /* evaluation: affine, shortcut and activation are done where the convolution stores */
+    GAP_RULE_INPLACE,  /* an op may write over an input that nobody reads any more, a gradient over one (layout.c) */
+    GAP_RULE_SHARE,    /* buffers that are not alive together may share memory (layout.c) */
     GAP_RULE_COUNT
 } gap_rule;
 
@@ -18,6 +24,6 @@ typedef enum {
 GAP_MUST_USE gap_status gap_fuse_rules(unsigned *rules);
 /* Applies those that rewrite the list, in their order. output[0..n_outputs) are the values that must stay; a rule may
  * renumber them. */
-GAP_MUST_USE gap_status gap_fuse(gap_oplist *list, int *output, int n_outputs, unsigned rules);
+GAP_MUST_USE gap_status gap_fuse(gap_oplist *list, int *output, int n_outputs, const gap_op_env *env, unsigned rules);
 
 #endif

@@ -13,6 +13,8 @@ typedef struct {
     bool *wanted;               /* (n_values) a gradient of it would reach a weight */
     bool *has_gradient;         /* (n_values) backward makes one */
     int *gradient_first;        /* (n_values) time it is first written */
+    int *gradient_last;         /* (n_values) time it is last read */
+    int *gradient_root;         /* (n_values) value whose gradient's memory it uses: itself, unless it is made in place */
     int *last;                  /* (n_values) time of the last read */
     int *root;                  /* (n_values) value whose memory it uses: itself, unless it is written in place */
     int n_buffers;
@@ -41,7 +43,8 @@ static void find_wanted(layout *l) {
     for (int k = 0; k < l->n_ops; k++) {
         const gap_op *op = &l->p->list.op[k];
         for (int j = 0; j < op->n_out; j++) l->producer[op->out[j]] = k;
-        l->wanted[op->out[0]] = l->p->opt.training && op->def->backward != NULL && (op_learns(l, k) || op_reads_wanted(l, k));
+        for (int j = 0; j < op->n_out; j++)
+            l->wanted[op->out[j]] = l->p->opt.training && op->def->backward != NULL && (op_learns(l, k) || op_reads_wanted(l, k));
     }
 }
 
@@ -99,11 +102,11 @@ static void find_last_reads(layout *l) {
         bool active = p->op[k].active;
         for (int j = 0; j < op->n_in; j++) {
             reach(l, op->in[j], k);
-            if (active && (op->def->backward_needs >> j & 1)) reach(l, op->in[j], backward_time(l, k));
+            if (active && (op->backward_needs >> j & 1)) reach(l, op->in[j], backward_time(l, k));
         }
         for (int j = 0; j < op->n_out; j++) {
             reach(l, op->out[j], k);
-            if (active && (op->def->backward_needs & GAP_NEED_OUT)) reach(l, op->out[j], backward_time(l, k));
+            if (active && (op->backward_needs & GAP_NEED_OUT)) reach(l, op->out[j], backward_time(l, k));
         }
     }
     for (int k = 0; k < p->graph->n_outputs; k++) reach(l, p->output[k], l->n_ops);
@@ -123,8 +126,51 @@ static void find_in_place(layout *l) {
     }
 }
 
-static gap_status value_bytes(const layout *l, int v, size_t *out) {
-    const gap_desc *d = &l->p->list.value[v];
+static bool same_gradient(const layout *l, int a, int b) {
+    const gap_desc *x = &l->p->list.gradient[a], *y = &l->p->list.gradient[b];
+    return x->per_batch == y->per_batch && gap_desc_bytes(x) == gap_desc_bytes(y);
+}
+
+/* When another op than k first writes to v's gradient, or its own producer may write over it; past the end: never. */
+static int next_write(const layout *l, int v, int k) {
+    int time = l->producer[v] >= 0 ? backward_time(l, l->producer[v]) : end_time(l);
+    for (int c = 0; c < l->n_ops; c++)
+        for (int j = 0; c != k && j < l->p->list.op[c].n_in; j++)
+            if (l->p->list.op[c].in[j] == v && l->p->op[c].din[j] && backward_time(l, c) < time) time = backward_time(l, c);
+    return time;
+}
+
+/* Lets backward make the gradient of an input where the output's stood. Two inputs may share it when the first is read for
+ * the last time before anybody else writes to the other. */
+static void find_gradient_in_place(layout *l) {
+    for (int v = 0; v < l->n_values; v++) {
+        const int k = l->producer[v];
+        l->gradient_root[v] = v;
+        l->gradient_last[v] = k >= 0 && l->p->op[k].active ? backward_time(l, k) : l->gradient_first[v]; /* else only a loss writes it */
+    }
+    for (int k = l->n_ops - 1; k >= 0; k--) {
+        const gap_op *op = &l->p->list.op[k];
+        const int out = op->out[0];
+        int shared = -1; /* value that uses the memory already */
+        if (!(l->p->rules >> GAP_RULE_INPLACE & 1) || !l->p->op[k].active) continue;
+        for (int j = 0; j < op->n_in; j++) {
+            const int v = op->in[j];
+            bool can = (op->gradient_inplace >> j & 1) && l->p->op[k].din[j] && !l->p->op[k].din_add[j] && same_gradient(l, v, out);
+            for (int i = 0; i < op->n_in; i++) can = can && (i == j || op->in[i] != v);
+            if (can && shared >= 0)
+                can = l->gradient_last[shared] < next_write(l, v, k) && l->gradient_last[v] > l->gradient_last[shared];
+            if (!can) continue;
+            l->gradient_root[v] = l->gradient_root[out];
+            shared = v;
+        }
+    }
+    for (int v = 0; v < l->n_values; v++) {
+        const int root = l->gradient_root[v];
+        if (root != v && l->gradient_last[root] < l->gradient_last[v]) l->gradient_last[root] = l->gradient_last[v];
+    }
+}
+
+static gap_status desc_bytes(const layout *l, const gap_desc *d, size_t *out) {
     size_t one = gap_desc_bytes(d);
     if (d->per_batch) {
         *out = one;
@@ -147,14 +193,14 @@ static gap_status add_value_buffers(layout *l) {
     for (int v = 0; v < l->n_values; v++) /* a root lives as long as the last value written over it */
         if (l->root[v] != v) reach(l, l->root[v], l->last[v]);
     for (int v = 0; v < l->n_values; v++) {
-        size_t bytes;
-        gap_status st = value_bytes(l, v, &bytes);
+        size_t bytes, gradient;
+        gap_status st = desc_bytes(l, &p->list.value[v], &bytes);
+        if (st == GAP_OK) st = desc_bytes(l, &p->list.gradient[v], &gradient);
         if (st != GAP_OK) return st;
         int k = l->producer[v];
         bool own = k >= 0 && l->root[v] == v;
         add_buffer(l, own ? bytes : 0, k, l->last[v], &p->value[v].data);
-        bool reads = k >= 0 && p->op[k].active; /* else only a loss writes it */
-        add_buffer(l, l->has_gradient[v] ? bytes : 0, l->gradient_first[v], reads ? backward_time(l, k) : l->gradient_first[v],
+        add_buffer(l, l->has_gradient[v] && l->gradient_root[v] == v ? gradient : 0, l->gradient_first[v], l->gradient_last[v],
                    &p->value[v].gradient);
     }
     return GAP_OK;
@@ -182,6 +228,8 @@ static gap_status layout_new(layout *l, gap_plan *p) {
     GAP_TRY(GAP_NEW_ARRAY(l->wanted, n_values));
     GAP_TRY(GAP_NEW_ARRAY(l->has_gradient, n_values));
     GAP_TRY(GAP_NEW_ARRAY(l->gradient_first, n_values));
+    GAP_TRY(GAP_NEW_ARRAY(l->gradient_last, n_values));
+    GAP_TRY(GAP_NEW_ARRAY(l->gradient_root, n_values));
     GAP_TRY(GAP_NEW_ARRAY(l->last, n_values));
     GAP_TRY(GAP_NEW_ARRAY(l->root, n_values));
     GAP_TRY(GAP_NEW_ARRAY(l->buffer, most));
@@ -196,6 +244,8 @@ static void layout_free(layout *l) {
     gap_free(l->wanted);
     gap_free(l->has_gradient);
     gap_free(l->gradient_first);
+    gap_free(l->gradient_last);
+    gap_free(l->gradient_root);
     gap_free(l->last);
     gap_free(l->root);
     gap_free(l->buffer);
@@ -210,12 +260,15 @@ gap_status gap_plan_layout(gap_plan *p) {
     GAP_TRY(plan_backward(&l));
     find_last_reads(&l);
     find_in_place(&l);
+    find_gradient_in_place(&l);
     GAP_TRY(add_value_buffers(&l));
     add_op_buffers(&l);
     GAP_TRY(gap_arena_place(l.buffer, l.n_buffers, &p->arena_bytes));
     for (int k = 0; k < l.n_buffers; k++) *l.place[k] = l.buffer[k].offset;
     for (int v = 0; v < l.n_values; v++)
         if (l.root[v] != v) p->value[v].data = p->value[l.root[v]].data;
+    for (int v = 0; v < l.n_values; v++)
+        if (l.gradient_root[v] != v) p->value[v].gradient = p->value[l.gradient_root[v]].gradient;
 done:
     layout_free(&l);
     return st;

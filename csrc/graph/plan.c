@@ -42,11 +42,11 @@ static gap_status check_options(const gap_plan_options *o, const gap_graph *g) {
 /* Lowers, fuses, and lets every op decide. */
 static gap_status build_list(gap_plan *p) {
     gap_status st = GAP_OK;
-    gap_op_env env = {p->opt.capacity, p->opt.training, p->opt.precision, p->opt.kernels};
+    gap_op_env env = {p->opt.capacity, p->opt.training, p->opt.precision, p->opt.kernels, p->trainable};
     gap_oplist_init(&p->list, p->opt.training);
     GAP_TRY(gap_graph_lower(p->graph, p->store, &p->opt.input, p->opt.input_dtype, &p->list, p->output));
     GAP_TRY(gap_fuse_rules(&p->rules));
-    GAP_TRY(gap_fuse(&p->list, p->output, p->graph->n_outputs, p->rules));
+    GAP_TRY(gap_fuse(&p->list, p->output, p->graph->n_outputs, &env, p->rules));
     for (int k = 0; k < p->list.n_ops; k++) {
         gap_op *op = &p->list.op[k];
         if (op->def->prepare == NULL) continue;

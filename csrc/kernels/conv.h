@@ -84,23 +84,11 @@ typedef struct {
     float *dw;
 } gap_conv_depthwise_dw;
 
-/* Fills a padded plane: dst row r, column q (rows x cols pixels of `lanes` floats, rows dst_row apart) is the pixel
- * (row0 + r, col0 + q) of x (h, w, lanes) after the prologue, or exact 0 where that lies outside. With lanes != 16 the
- * prologue must be the identity. scale, shift, gate: of these 16 channels; residual: the plane at x's place. */
-typedef struct {
-    const float *x;
-    int64_t h, w, lanes;
-    float *dst;
-    int64_t dst_row, rows, cols, row0, col0;
-    gap_prologue pro;
-} gap_conv_pack;
-
 typedef struct {
     void (*rows)(const gap_conv_rows *r);
     void (*cols)(const gap_conv_cols *c);
     void (*depthwise)(const gap_conv_depthwise *r);
     void (*depthwise_dw)(const gap_conv_depthwise_dw *r);
-    void (*pack)(const gap_conv_pack *p);
     /* out[lane] += sum over pixels of x[p*16 + lane]: four chains (p mod 4), added as (0+1) + (2+3). */
     void (*channel_sum)(float out[16], const float *x, int64_t pixels);
     int wide; /* output blocks of `rows` that share one reading of the input; callers keep that many panels in cache */

@@ -79,11 +79,11 @@ static void describe(const gap_op *op, char *text, size_t bytes) {
 }
 
 static const gap_op_def from_output = {
-    .name = "act", .backward_needs = GAP_NEED_OUT, .inplace_ok = true,
+    .name = "act", .backward_needs = GAP_NEED_OUT, .inplace_ok = true, .gradient_inplace = GAP_NEED_IN0,
     .infer = infer, .forward = forward, .backward = backward, .describe = describe,
 };
 static const gap_op_def from_input = {
-    .name = "act", .backward_needs = GAP_NEED_IN0, .inplace_ok = true,
+    .name = "act", .backward_needs = GAP_NEED_IN0, .inplace_ok = true, .gradient_inplace = GAP_NEED_IN0,
     .infer = infer, .forward = forward, .backward = backward, .describe = describe,
 };
 
@@ -91,4 +91,10 @@ gap_status gap_emit_act(gap_oplist *list, gap_origin who, int in, gap_act act, f
     act_attr attr = {act, arg};
     const gap_op_def *def = gap_act_from_output(act) ? &from_output : &from_input;
     return gap_oplist_emit(list, def, who.name, who.id, &in, 1, 1, &attr, sizeof attr, NULL, 0, out);
+}
+
+bool gap_op_is_act(const gap_op *op, gap_act *act, float *arg) {
+    if (op->def != &from_output && op->def != &from_input) return false;
+    *act = GAP_ATTR_CONST(op, act_attr)->act, *arg = GAP_ATTR_CONST(op, act_attr)->arg;
+    return true;
 }

@@ -47,9 +47,9 @@ static gap_status backward(const gap_op *op, const gap_op_ctx *ctx) {
     return gap_parallel(gap_cut_chunks(j.cut), backward_chunk, &j);
 }
 
-static const gap_op_def def = {.name = "add", .inplace_ok = true, .infer = infer, .forward = forward, .backward = backward};
+const gap_op_def gap_op_add = {.name = "add", .inplace_ok = true, .infer = infer, .forward = forward, .backward = backward};
 
 gap_status gap_emit_add(gap_oplist *list, gap_origin who, int a, int b, int *out) {
     int in[2] = {a, b};
-    return gap_oplist_emit(list, &def, who.name, who.id, in, 2, 1, NULL, 0, NULL, 0, out);
+    return gap_oplist_emit(list, &gap_op_add, who.name, who.id, in, 2, 1, NULL, 0, NULL, 0, out);
 }

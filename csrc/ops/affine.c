@@ -1,26 +1,18 @@
 #include <stdio.h>
-#include <string.h>
 
 #include "core/threads.h"
 #include "ops/cut.h"
 #include "ops/norm.h"
 
-/* The sums of backward have norm_stats' order. With M values per channel, g = gamma * invstd, S1 = sum dy, S2 = sum dy (x - mean):
- *   batch statistics:  dx = dy*g + ((x - mean) * b + c),  b = -g invstd^2 S2 / M,  c = -g S1 / M
- *   fixed statistics:  dx = dy*g
- *   dgamma = S2 * invstd,  dbeta = S1 */
+/* Backward, per plane: first g = dy * act' where dy stands, with the sums that the tables' gradients are; then g goes to
+ * whoever wants it: as it is to lazy producers and the residual, times its scale to others. */
 
 typedef struct {
     const gap_op *op;
     const gap_op_ctx *ctx;
-    const float *table;  /* (rows, padded) */
-    gap_cut cut;         /* of planes */
-    bool batch;          /* batch statistics */
-    double *sums;        /* (chunks, CB, 2, 16) */
-    float *coef;         /* (2, padded): b, c */
+    const gap_affine_attr *attr;
+    gap_cut cut; /* of planes */
 } job;
-
-enum { COEF_B, COEF_C, COEFS };
 
 static gap_status infer(gap_op *op, const gap_desc *in, gap_desc *out) {
     char text[96];
@@ -31,60 +23,81 @@ static gap_status infer(gap_op *op, const gap_desc *in, gap_desc *out) {
     return GAP_OK;
 }
 
-static size_t sums_bytes(const gap_op *op) {
-    return (size_t)(GAP_ATTR_CONST(op, gap_norm_state)->chunks * gap_padded_channels(&op->in_desc[0]) * 2) * sizeof(double);
-}
-
-static gap_status prepare(gap_op *op, const gap_op_env *env) {
-    int64_t padded = gap_padded_channels(&op->in_desc[0]);
-    GAP_ATTR(op, gap_norm_state)->chunks = gap_reduce_chunks(env->capacity, (size_t)padded * 2 * sizeof(double));
-    if (env->training) op->workspace_bytes = sums_bytes(op) + (size_t)(COEFS * padded) * sizeof(float);
-    if (op->def == &gap_op_affine_fixed) op->derived_bytes = (size_t)(GAP_NORM_ROWS * padded) * sizeof(float);
-    return GAP_OK;
-}
-
 static job job_of(const gap_op *op, const gap_op_ctx *ctx) {
     const gap_desc *d = &op->in_desc[0];
-    job j = {.op = op, .ctx = ctx, .batch = op->def == &gap_op_affine};
-    j.table = j.batch ? ctx->in[1] : ctx->derived;
-    j.cut = gap_cut_of(ctx->n * gap_desc_blocks(d), gap_plane_floats(d));
-    j.sums = ctx->workspace;
-    j.coef = (float *)(void *)((char *)ctx->workspace + sums_bytes(op));
-    return j;
+    return (job){op, ctx, GAP_ATTR_CONST(op, gap_affine_attr), gap_cut_of(ctx->n * gap_desc_blocks(d), gap_plane_floats(d))};
 }
 
-/* Rows of the table at the block's first channel. */
-static const float *row_of(const job *j, int row, int64_t b) {
-    return j->table + row * gap_padded_channels(&j->op->in_desc[0]) + b * 16;
-}
+static bool has(const job *j, int input) { return j->op->n_in > input; }
 
-static void derive_chunk(void *arg, int64_t chunk, int thread) {
-    (void)chunk, (void)thread;
-    const job *j = arg;
-    const gap_desc *d = &j->op->in_desc[0];
-    int64_t padded = gap_padded_channels(d);
-    float *table = j->ctx->derived; /* (rows, padded) */
-    memset(table, 0, (size_t)(GAP_NORM_ROWS * padded) * sizeof *table);
-    for (int64_t c = 0; c < d->dim[0]; c++)
-        gap_norm_table_set(table, padded, c, (double)gap_norm_weight(j->op, j->ctx, GAP_NORM_RUNNING_MEAN, c, 0.0f),
-                           (double)gap_norm_weight(j->op, j->ctx, GAP_NORM_RUNNING_VAR, c, 1.0f),
-                           GAP_ATTR_CONST(j->op, gap_norm_state)->norm.eps, gap_norm_weight(j->op, j->ctx, GAP_NORM_GAMMA, c, 1.0f),
-                           gap_norm_weight(j->op, j->ctx, GAP_NORM_BETA, c, 0.0f));
-}
-
-static gap_status derive(const gap_op *op, const gap_op_ctx *ctx) {
-    job j = {.op = op, .ctx = ctx};
-    return gap_parallel(1, derive_chunk, &j);
+/* A row of the table at input `which`, at block b. */
+static const float *row_of(const job *j, int which, int row, int64_t b) {
+    return (const float *)j->ctx->in[which] + row * gap_padded_channels(&j->op->in_desc[0]) + b * 16;
 }
 
 static void forward_chunk(void *arg, int64_t chunk, int thread) {
     (void)thread;
     const job *j = arg;
     const gap_desc *d = &j->op->in_desc[0];
-    int64_t blocks = gap_desc_blocks(d), pixels = gap_plane_pixels(d), plane = gap_plane_floats(d);
-    for (int64_t u = gap_cut_begin(j->cut, chunk); u < gap_cut_end(j->cut, chunk); u++)
-        j->ctx->kernels->norm->affine((size_t)pixels, (const float *)j->ctx->in[0] + u * plane, row_of(j, GAP_NORM_SCALE, u % blocks),
-                                      row_of(j, GAP_NORM_SHIFT, u % blocks), (float *)j->ctx->out[0] + u * plane);
+    const int64_t blocks = gap_desc_blocks(d), plane = gap_plane_floats(d);
+    for (int64_t u = gap_cut_begin(j->cut, chunk); u < gap_cut_end(j->cut, chunk); u++) {
+        const int64_t b = u % blocks;
+        gap_prologue pro = {.scale = row_of(j, GAP_AFFINE_TABLE, GAP_NORM_SCALE, b), .shift = row_of(j, GAP_AFFINE_TABLE, GAP_NORM_SHIFT, b),
+                            .act = j->attr->act, .act_arg = j->attr->act_arg};
+        if (has(j, GAP_AFFINE_RESIDUAL)) pro.residual = (const float *)j->ctx->in[GAP_AFFINE_RESIDUAL] + u * plane;
+        if (has(j, GAP_AFFINE_RESIDUAL_TABLE)) {
+            pro.residual_scale = row_of(j, GAP_AFFINE_RESIDUAL_TABLE, GAP_NORM_SCALE, b);
+            pro.residual_shift = row_of(j, GAP_AFFINE_RESIDUAL_TABLE, GAP_NORM_SHIFT, b);
+        }
+        j->ctx->kernels->stream->map(gap_plane_pixels(d), (const float *)j->ctx->in[GAP_AFFINE_X] + u * plane, &pro, (float *)j->ctx->out[0] + u * plane, false);
+    }
+}
+
+/* g of plane u, where dy stands; and both tables' sums. */
+static void mask(const job *j, int64_t u) {
+    const gap_op_ctx *c = j->ctx;
+    const gap_desc *d = &j->op->in_desc[0];
+    const int64_t blocks = gap_desc_blocks(d), plane = gap_plane_floats(d), b = u % blocks;
+    float *sums = c->din[GAP_AFFINE_TABLE], *sums2 = has(j, GAP_AFFINE_RESIDUAL_TABLE) ? c->din[GAP_AFFINE_RESIDUAL_TABLE] : NULL;
+    if (j->attr->act == GAP_ACT_NONE && sums == NULL && sums2 == NULL) return;
+    const gap_sink sink = {.plane = plane, .blocks = blocks, .pieces = gap_pieces(d->dim[1], d->dim[2]),
+                           .epi = {.kind = GAP_EPILOGUE_MASK, .act = j->attr->act, .act_arg = j->attr->act_arg, .sums = sums, .sums2 = sums2}};
+    gap_stream_finish f = {.y = (float *)c->dout + u * plane, .pixels = gap_plane_pixels(d),
+                           .piece = gap_piece_rows(d->dim[1], d->dim[2]) * d->dim[2], .epi = gap_sink_at(&sink, u / blocks, b, 0, 0)};
+    f.epi.z = (const float *)c->in[GAP_AFFINE_X] + u * plane, f.epi.mean = row_of(j, GAP_AFFINE_TABLE, GAP_NORM_MEAN, b);
+    f.epi.scale = row_of(j, GAP_AFFINE_TABLE, GAP_NORM_SCALE, b), f.epi.shift = row_of(j, GAP_AFFINE_TABLE, GAP_NORM_SHIFT, b);
+    if (has(j, GAP_AFFINE_RESIDUAL) && j->attr->act != GAP_ACT_NONE) f.epi.out = (const float *)c->out[0] + u * plane;
+    if (sums2 != NULL) {
+        f.epi.z2 = (const float *)c->in[GAP_AFFINE_RESIDUAL] + u * plane;
+        f.epi.mean2 = row_of(j, GAP_AFFINE_RESIDUAL_TABLE, GAP_NORM_MEAN, b);
+    }
+    c->kernels->stream->finish(&f);
+}
+
+/* g of plane u to input `which`: as it is, or times the scale of its table. */
+static void pass_on(const job *j, int which, int64_t u, const float *scale) {
+    const gap_op_ctx *c = j->ctx;
+    const gap_desc *d = &j->op->in_desc[0];
+    const int64_t plane = gap_plane_floats(d);
+    static const float zero[16];
+    if (c->din[which] == NULL || (c->din[which] == c->dout && scale == NULL)) return;
+    const gap_prologue pro = {.scale = scale, .shift = zero};
+    const gap_prologue as_is = {.act = GAP_ACT_NONE};
+    c->kernels->stream->map(gap_plane_pixels(d), (const float *)c->dout + u * plane, scale ? &pro : &as_is, (float *)c->din[which] + u * plane, c->din_add[which]);
+}
+
+static void backward_chunk(void *arg, int64_t chunk, int thread) {
+    (void)thread;
+    const job *j = arg;
+    const int64_t blocks = gap_desc_blocks(&j->op->in_desc[0]);
+    for (int64_t u = gap_cut_begin(j->cut, chunk); u < gap_cut_end(j->cut, chunk); u++) {
+        mask(j, u);
+        if (has(j, GAP_AFFINE_RESIDUAL)) {
+            const bool scaled = has(j, GAP_AFFINE_RESIDUAL_TABLE) && !j->attr->residual_lazy;
+            pass_on(j, GAP_AFFINE_RESIDUAL, u, scaled ? row_of(j, GAP_AFFINE_RESIDUAL_TABLE, GAP_NORM_SCALE, u % blocks) : NULL);
+        }
+        pass_on(j, GAP_AFFINE_X, u, j->attr->lazy ? NULL : row_of(j, GAP_AFFINE_TABLE, GAP_NORM_SCALE, u % blocks));
+    }
 }
 
 static gap_status forward(const gap_op *op, const gap_op_ctx *ctx) {
@@ -92,98 +105,18 @@ static gap_status forward(const gap_op *op, const gap_op_ctx *ctx) {
     return gap_parallel(gap_cut_chunks(j.cut), forward_chunk, &j);
 }
 
-static void sums_chunk(void *arg, int64_t chunk, int thread) {
-    (void)thread;
-    const job *j = arg;
-    const gap_desc *d = &j->op->in_desc[0];
-    int64_t blocks = gap_desc_blocks(d), pixels = gap_plane_pixels(d), plane = gap_plane_floats(d), begin, end;
-    int64_t k = chunk / blocks, b = chunk % blocks;
-    double *sums = j->sums + chunk * 32; /* (2, 16) */
-    memset(sums, 0, 32 * sizeof *sums);
-    gap_reduce_range(j->ctx->capacity, GAP_ATTR_CONST(j->op, gap_norm_state)->chunks, (int)k, j->ctx->n, &begin, &end);
-    for (int64_t s = begin; s < end; s++) {
-        int64_t at = (s * blocks + b) * plane;
-        j->ctx->kernels->norm->moments_backward((size_t)pixels, (const float *)j->ctx->dout + at, (const float *)j->ctx->in[0] + at,
-                                                row_of(j, GAP_NORM_MEAN, b), sums, sums + 16);
-    }
-}
-
-static void finish_chunk(void *arg, int64_t chunk, int thread) {
-    (void)chunk, (void)thread;
-    const job *j = arg;
-    const gap_op_ctx *ctx = j->ctx;
-    const gap_desc *d = &j->op->in_desc[0];
-    int64_t padded = gap_padded_channels(d), blocks = gap_desc_blocks(d);
-    double count = (double)(ctx->n * gap_plane_pixels(d));
-    float *dgamma = ctx->dweight[GAP_NORM_GAMMA], *dbeta = ctx->dweight[GAP_NORM_BETA]; /* (C) */
-    memset(j->coef, 0, (size_t)(COEFS * padded) * sizeof *j->coef);
-    for (int64_t c = 0; c < d->dim[0]; c++) {
-        double s = 0, q = 0;
-        for (int k = 0; k < GAP_ATTR_CONST(j->op, gap_norm_state)->chunks; k++) {
-            const double *part = j->sums + (k * blocks + c / 16) * 32;
-            s += part[c % 16], q += part[16 + c % 16];
-        }
-        double invstd = (double)j->table[GAP_NORM_INVSTD * padded + c], g = (double)j->table[GAP_NORM_SCALE * padded + c];
-        j->coef[COEF_B * padded + c] = (float)(-g * invstd * invstd * q / count);
-        j->coef[COEF_C * padded + c] = (float)(-g * s / count);
-        if (dgamma != NULL) dgamma[c] = ctx->dweight_add ? dgamma[c] + (float)(q * invstd) : (float)(q * invstd);
-        if (dbeta != NULL) dbeta[c] = ctx->dweight_add ? dbeta[c] + (float)s : (float)s;
-    }
-}
-
-static void backward_chunk(void *arg, int64_t chunk, int thread) {
-    (void)thread;
-    const job *j = arg;
-    const gap_op_ctx *c = j->ctx;
-    const gap_desc *d = &j->op->in_desc[0];
-    int64_t blocks = gap_desc_blocks(d), pixels = gap_plane_pixels(d), plane = gap_plane_floats(d), padded = gap_padded_channels(d);
-    for (int64_t u = gap_cut_begin(j->cut, chunk); u < gap_cut_end(j->cut, chunk); u++) {
-        int64_t b = u % blocks;
-        const float *dy = (const float *)c->dout + u * plane, *scale = row_of(j, GAP_NORM_SCALE, b); /* (H*W, 16), (16) */
-        float *dx = (float *)c->din[0] + u * plane;                                                  /* (H*W, 16) */
-        if (j->batch)
-            c->kernels->norm->affine_backward((size_t)pixels, dy, (const float *)c->in[0] + u * plane, row_of(j, GAP_NORM_MEAN, b), scale,
-                                              j->coef + COEF_B * padded + b * 16, j->coef + COEF_C * padded + b * 16, dx, c->din_add[0]);
-        else
-            c->kernels->eltwise->gate((size_t)pixels, dy, scale, dx, c->din_add[0]);
-    }
-}
-
 static gap_status backward(const gap_op *op, const gap_op_ctx *ctx) {
-    gap_status st = GAP_OK;
     job j = job_of(op, ctx);
-    bool learns = ctx->dweight[GAP_NORM_GAMMA] != NULL || ctx->dweight[GAP_NORM_BETA] != NULL;
-    if (learns || (j.batch && ctx->din[0] != NULL)) {
-        GAP_TRY(gap_parallel(GAP_ATTR_CONST(op, gap_norm_state)->chunks * gap_desc_blocks(&op->in_desc[0]), sums_chunk, &j));
-        GAP_TRY(gap_parallel(1, finish_chunk, &j));
-    }
-    if (ctx->din[0] != NULL) GAP_TRY(gap_parallel(gap_cut_chunks(j.cut), backward_chunk, &j));
-done:
-    return st;
+    return gap_parallel(gap_cut_chunks(j.cut), backward_chunk, &j);
 }
 
 static void describe(const gap_op *op, char *text, size_t bytes) {
-    snprintf(text, bytes, "%s", op->def == &gap_op_affine ? "batch statistics" : "running statistics");
+    snprintf(text, bytes, "batch statistics%s%s%s", op->n_in > GAP_AFFINE_RESIDUAL ? " + residual" : "",
+             op->n_in > GAP_AFFINE_RESIDUAL_TABLE ? " with its own" : "",
+             GAP_ATTR_CONST(op, gap_affine_attr)->act != GAP_ACT_NONE ? " + activation" : "");
 }
 
 const gap_op_def gap_op_affine = {
     .name = "affine", .backward_needs = GAP_NEED_IN0 | GAP_NEED_IN1, .inplace_ok = true,
-    .infer = infer, .prepare = prepare, .forward = forward, .backward = backward, .describe = describe,
+    .gradient_inplace = GAP_NEED_IN0, .infer = infer, .forward = forward, .backward = backward, .describe = describe,
 };
-const gap_op_def gap_op_affine_fixed = {
-    .name = "affine", .backward_needs = GAP_NEED_IN0, .inplace_ok = true,
-    .infer = infer, .prepare = prepare, .derive = derive, .forward = forward, .backward = backward, .describe = describe,
-};
-
-gap_status gap_emit_batch_norm(gap_oplist *list, gap_origin who, int in, const gap_norm_attr *attr, int gamma, int beta,
-                               int running_mean, int running_var, int *out) {
-    gap_norm_state state;
-    int weights[GAP_NORM_WEIGHTS] = {gamma, beta, running_mean, running_var}, values[2] = {in, -1};
-    memset(&state, 0, sizeof state);
-    state.norm = *attr;
-    if (!list->training || attr->frozen)
-        return gap_oplist_emit(list, &gap_op_affine_fixed, who.name, who.id, &in, 1, 1, &state, sizeof state, weights, GAP_NORM_WEIGHTS, out);
-    gap_status st = gap_oplist_emit(list, &gap_op_norm_stats, who.name, who.id, &in, 1, 1, &state, sizeof state, weights, GAP_NORM_WEIGHTS, &values[1]);
-    if (st != GAP_OK) return st;
-    return gap_oplist_emit(list, &gap_op_affine, who.name, who.id, values, 2, 1, &state, sizeof state, weights, 2, out);
-}

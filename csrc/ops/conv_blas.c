@@ -28,7 +28,7 @@ static size_t scratch_bytes(const conv_pass *p, bool training) {
 size_t gap_conv_blas_bytes(const conv_pass *p, int64_t capacity, bool training, int slots) {
     size_t bytes = gap_scratch_round(scratch_bytes(p, training)) * (size_t)slots;
     if (training) bytes += gap_scratch_round((size_t)gap_reduce_chunks(capacity, weight_floats(p) * 4) * weight_floats(p) * 4);
-    const size_t db = gap_conv_bias_bytes(p, capacity);
+    const size_t db = gap_conv_bias_bytes(p, capacity, slots);
     return training && db > bytes ? db : bytes;
 }
 
@@ -179,7 +179,8 @@ gap_status gap_conv_blas_backward(const conv_pass *p, const gap_op_ctx *ctx, int
     begin(&job, p, ctx, true, slots);
     GAP_TRY(gap_parallel(job.chunks, backward_chunk, &job));
     if (job.want_dw) GAP_TRY(gap_parallel(p->out_c, add_chunks, &job));
-    if (ctx->dweight[1]) GAP_TRY(gap_conv_bias(p, ctx, ctx->workspace));
+    const gap_source dy = {.x = ctx->dout, .plane = p->out_h * p->out_w * 16, .blocks = p->out_blocks};
+    if (ctx->dweight[1]) GAP_TRY(gap_conv_bias(p, ctx, &dy, slots));
 done:
     return st;
 }

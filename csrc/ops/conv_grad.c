@@ -3,12 +3,10 @@
 
 #include <string.h>
 
-
 /* How the pixels are cut into segments, a function of shape only: whole images when they are small, else rows. */
 typedef struct {
     int64_t images, rows, cols; /* of a segment */
-    int64_t n_rows, n_cols;     /* segments of an image */
-    size_t scratch_bytes;       /* padded input of one block */
+    size_t x_bytes, dy_bytes;   /* one block of a segment: padded input; gradient of the output */
 } grad_cut;
 
 static grad_cut cut_of(const conv_pass *p) {
@@ -16,10 +14,10 @@ static grad_cut cut_of(const conv_pass *p) {
     const int64_t pixels = p->count[0] * p->count[1];
     c.images = gap_max64(1, CONV_SEGMENT / pixels);
     c.rows = gap_min64(p->count[0], gap_max64(1, CONV_SEGMENT / p->count[1]));
-    if (p->count[0] == 1 && p->direct) c.cols = gap_min64(p->count[1], CONV_SEGMENT);
-    c.n_rows = gap_ceil_div(p->count[0], c.rows), c.n_cols = gap_ceil_div(p->count[1], c.cols);
+    if (p->flat) c.cols = gap_min64(p->count[1], CONV_SEGMENT);
     const int64_t rows_in = (c.rows - 1) * p->in_step[0] + p->last[0] - p->first[0] + 1;
-    if (!p->direct) c.scratch_bytes = (size_t)(c.images * rows_in * p->cols * p->lanes) * 4;
+    c.x_bytes = gap_scratch_round((size_t)(c.images * rows_in * (p->flat ? c.cols : p->cols) * p->lanes) * 4);
+    c.dy_bytes = gap_scratch_round((size_t)(c.images * c.rows * c.cols) * 64);
     return c;
 }
 
@@ -27,96 +25,122 @@ static int64_t part_floats(const conv_pass *p) { return p->out_blocks * p->w_oc;
 
 int gap_conv_grad_chunks(const conv_pass *p, int64_t capacity) { return gap_reduce_chunks(capacity, (size_t)part_floats(p) * 4); }
 
-/* The workspace holds the partial sums of dw, then scratch; then, when dw is done, the partial sums of db. */
+/* Output blocks of a unit: as many as share one reading of the input, two where each reading is long worked on, as long as the
+ * units are enough for the threads. */
+static int64_t blocks_of_unit(const conv_pass *p, int chunks) {
+    int64_t step = p->depthwise ? 1 : p->taps == 1 ? 8 : 2;
+    while (step > 2 && chunks * gap_ceil_div(p->out_blocks, step) < CONV_UNITS / 2) step /= 2;
+    return gap_min64(step, p->out_blocks);
+}
+
+/* The workspace holds the partial sums of dw, then scratch; then, when dw is done, what db needs. */
 static size_t dw_bytes(const conv_pass *p, int64_t capacity) {
     return gap_scratch_round((size_t)(gap_conv_grad_chunks(p, capacity) * part_floats(p)) * 4);
 }
 static int bias_chunks(const conv_pass *p, int64_t capacity) { return gap_reduce_chunks(capacity, (size_t)p->out_blocks * 64); }
+static size_t scratch_bytes(const conv_pass *p, int64_t capacity, bool dy_packed) {
+    const grad_cut c = cut_of(p);
+    return c.x_bytes + (dy_packed ? c.dy_bytes * (size_t)blocks_of_unit(p, gap_conv_grad_chunks(p, capacity)) : 0);
+}
 
-size_t gap_conv_grad_bytes(const conv_pass *p, int64_t capacity, int slots) {
-    const size_t dw = dw_bytes(p, capacity) + gap_scratch_round(cut_of(p).scratch_bytes) * (size_t)slots;
-    const size_t db = gap_conv_bias_bytes(p, capacity);
+size_t gap_conv_grad_bytes(const conv_pass *p, int64_t capacity, bool dy_packed, int slots) {
+    const size_t dw = dw_bytes(p, capacity) + gap_scratch_round(scratch_bytes(p, capacity, dy_packed)) * (size_t)slots;
+    const size_t db = gap_conv_bias_bytes(p, capacity, slots);
     return dw > db ? dw : db;
 }
 
 typedef struct {
     const conv_pass *p;
     const gap_conv_kernels *k;
-    const float *x, *dy;       /* (n, in blocks, h, w, lanes), (n, out blocks, oh, ow, 16) */
+    const gap_stream_kernels *stream;
+    const gap_source *x, *dy;  /* (n, in blocks, h, w, lanes), (n, out blocks, oh, ow, 16) */
+    bool dy_packed;
     const int64_t *off;
     float *parts;              /* (chunks, out blocks, w_oc) */
     int64_t n, capacity;
     int chunks;
     int64_t o_step, o_tiles, b_tiles; /* output blocks of a unit; units across output and input blocks */
     grad_cut cut;
-    gap_prologue pro;
     gap_scratch scratch;
 } grad_job;
 
 /* A segment: images [n0, n1), rows [i0, i1), columns [j0, j1) of the output. */
 typedef struct { int64_t n0, n1, i0, i1, j0, j1; } segment;
 
-/* Input block b of a segment: packed, or where it lies. Gives the place of its first pixel and its image stride. */
-static const float *grad_input(const grad_job *job, const segment *s, int64_t b, float *scratch, int64_t *image) {
+/* Where a segment's gradient of the output lies: block o, image n at + (o - o0)*block + (n - n0)*image. */
+typedef struct { const float *at; int64_t row, image, block, o0; } grad_output;
+
+static grad_output pack_output(const grad_job *job, const segment *s, int64_t o0, int64_t o1, float *scratch) {
+    const conv_pass *p = job->p;
+    const int64_t plane = p->out_h * p->out_w * 16, rows = s->i1 - s->i0, cols = s->j1 - s->j0;
+    if (!job->dy_packed) {
+        const float *at = job->dy->x + (s->n0 * p->out_blocks + o0) * plane + (s->i0 * p->out_w + s->j0) * 16;
+        return (grad_output){at, p->out_w * 16, p->out_blocks * plane, plane, o0};
+    }
+    const grad_output d = {scratch, cols * 16, rows * cols * 16, (int64_t)(job->cut.dy_bytes / 4), o0};
+    for (int64_t o = o0; o < o1; o++)
+        for (int64_t n = s->n0; n < s->n1; n++)
+            gap_conv_load(job->stream, job->dy, p->out_h, p->out_w, 16, n, o, s->i0, rows, s->j0, cols,
+                          scratch + (o - o0) * d.block + (n - s->n0) * d.image);
+    return d;
+}
+
+/* Input block b of a segment: packed, or where it lies; row and image strides with it. */
+typedef struct { const float *at; int64_t row, image; } grad_input;
+
+static grad_input pack_input(const grad_job *job, const segment *s, int64_t b, float *scratch) {
     const conv_pass *p = job->p;
     const int64_t plane = p->in_h * p->in_w * p->lanes, all = p->in_blocks * plane;
     if (p->direct) {
-        *image = all;
-        return job->x + s->n0 * all + b * plane + (s->i0 * p->in_step[0] * p->in_w + s->j0 * p->in_step[1]) * p->lanes;
+        const float *at = job->x->x + s->n0 * all + b * plane + (s->i0 * p->in_step[0] * p->in_w + s->j0 * p->in_step[1]) * p->lanes;
+        return (grad_input){at, p->cols * p->lanes, all};
     }
-    const int64_t rows = (s->i1 - 1 - s->i0) * p->in_step[0] + p->last[0] - p->first[0] + 1;
-    *image = rows * p->cols * p->lanes;
-    for (int64_t n = s->n0; n < s->n1; n++) {
-        const gap_conv_pack pk = {.x = job->x + n * all + b * plane, .h = p->in_h, .w = p->in_w, .lanes = p->lanes,
-                                  .dst = scratch + (n - s->n0) * *image, .dst_row = p->cols * p->lanes, .rows = rows, .cols = p->cols,
-                                  .row0 = s->i0 * p->in_step[0] + p->first[0], .col0 = p->first[1], .pro = job->pro};
-        job->k->pack(&pk);
-    }
-    return scratch;
+    const int64_t rows = (s->i1 - 1 - s->i0) * p->in_step[0] + p->last[0] - p->first[0] + 1, cols = p->flat ? s->j1 - s->j0 : p->cols;
+    const grad_input in = {scratch, cols * p->lanes, rows * cols * p->lanes};
+    for (int64_t n = s->n0; n < s->n1; n++)
+        gap_conv_load(job->stream, job->x, p->in_h, p->in_w, p->lanes, n, b, s->i0 * p->in_step[0] + p->first[0], rows,
+                      p->flat ? s->j0 : p->first[1], cols, scratch + (n - s->n0) * in.image);
+    return in;
 }
 
 /* Adds a segment's products of input block b with output blocks [o, o + oc_blocks). */
-static void grad_cols(const grad_job *job, const segment *s, const float *a, int64_t image, int64_t b, int64_t o,
+static void grad_cols(const grad_job *job, const segment *s, const grad_input *in, const grad_output *d, int64_t b, int64_t o,
                       int oc_blocks, float *part) {
     const conv_pass *p = job->p;
-    const int64_t plane = p->out_h * p->out_w * 16, row = p->cols * p->lanes;
     const bool tail = p->lanes == 16 && b + 1 == p->in_blocks;
-    gap_conv_cols c = {.a_px = p->in_step[1] * p->lanes, .a_row = p->in_step[0] * row, .a_img = image,
-                       .d = job->dy + (s->n0 * p->out_blocks + o) * plane + (s->i0 * p->out_w + s->j0) * 16,
-                       .d_px = 16, .d_row = p->out_w * 16, .d_img = p->out_blocks * plane, .d_oc = plane, .pixels = s->j1 - s->j0,
-                       .rows = s->i1 - s->i0, .images = s->n1 - s->n0, .m = (int)(tail ? p->in_c - b * 16 : p->run),
-                       .oc_blocks = oc_blocks, .dw_k = 16, .dw_oc = p->w_oc};
+    gap_conv_cols c = {.a_px = p->in_step[1] * p->lanes, .a_row = p->in_step[0] * in->row, .a_img = in->image,
+                       .d = d->at + (o - d->o0) * d->block, .d_px = 16, .d_row = d->row, .d_img = d->image, .d_oc = d->block,
+                       .pixels = s->j1 - s->j0, .rows = s->i1 - s->i0, .images = s->n1 - s->n0,
+                       .m = (int)(tail ? p->in_c - b * 16 : p->run), .oc_blocks = oc_blocks, .dw_k = 16, .dw_oc = p->w_oc};
     for (int64_t t = 0; t < p->entries; t++) {
-        c.a = a + job->off[t];
+        c.a = in->at + job->off[t];
         c.dw = part + o * p->w_oc + ((b - gap_conv_lo(p, o)) * p->entries + t) * p->run * 16;
         job->k->cols(&c);
     }
 }
 
-static void grad_depthwise(const grad_job *job, const segment *s, const float *a, int64_t image, int64_t o, float *part) {
+static void grad_depthwise(const grad_job *job, const segment *s, const grad_input *in, const grad_output *d, int64_t o, float *part) {
     const conv_pass *p = job->p;
-    const int64_t plane = p->out_h * p->out_w * 16;
     for (int64_t n = s->n0; n < s->n1; n++) {
         const gap_conv_depthwise_dw r = {
-            .a = a + (n - s->n0) * image, .a_px = p->in_step[1] * 16, .a_row = p->in_step[0] * p->cols * 16, .off = job->off,
-            .taps = (int)p->taps, .d = job->dy + (n * p->out_blocks + o) * plane + (s->i0 * p->out_w + s->j0) * 16,
-            .d_row = p->out_w * 16, .pixels = s->j1 - s->j0, .rows = s->i1 - s->i0, .dw = part + o * p->w_oc};
+            .a = in->at + (n - s->n0) * in->image, .a_px = p->in_step[1] * 16, .a_row = p->in_step[0] * in->row, .off = job->off,
+            .taps = (int)p->taps, .d = d->at + (o - d->o0) * d->block + (n - s->n0) * d->image,
+            .d_row = d->row, .pixels = s->j1 - s->j0, .rows = s->i1 - s->i0, .dw = part + o * p->w_oc};
         job->k->depthwise_dw(&r);
     }
 }
 
 /* Output blocks [o0, o1) against input block b; neighbours of one range go together. */
-static void grad_block(const grad_job *job, const segment *s, int64_t b, int64_t o0, int64_t o1, float *scratch, float *part) {
+static void grad_block(const grad_job *job, const segment *s, const grad_output *d, int64_t b, int64_t o0, int64_t o1, float *scratch, float *part) {
     const conv_pass *p = job->p;
-    int64_t image = 0;
-    const float *a = NULL;
+    grad_input in = {NULL, 0, 0};
     for (int64_t o = o0, next; o < o1; o = next) {
         const int64_t lo = gap_conv_lo(p, o);
         for (next = o + 1; next < o1 && !p->depthwise && gap_conv_lo(p, next) == lo;) next++;
         if (b < lo || b >= lo + p->range) continue;
-        if (!a) a = grad_input(job, s, b, scratch, &image);
-        if (p->depthwise) grad_depthwise(job, s, a, image, o, part);
-        else grad_cols(job, s, a, image, b, o, (int)(next - o), part);
+        if (!in.at) in = pack_input(job, s, b, scratch);
+        if (p->depthwise) grad_depthwise(job, s, &in, d, o, part);
+        else grad_cols(job, s, &in, d, b, o, (int)(next - o), part);
     }
 }
 
@@ -143,7 +167,8 @@ static void grad_chunk(void *arg, int64_t unit, int thread) {
         for (s.i0 = 0; s.i0 < p->count[0]; s.i0 = s.i1)
             for (s.i1 = gap_min64(p->count[0], s.i0 + job->cut.rows), s.j0 = 0; s.j0 < p->count[1]; s.j0 = s.j1) {
                 s.j1 = gap_min64(p->count[1], s.j0 + job->cut.cols);
-                for (int64_t b = gap_max64(b0, lo0); b < gap_min64(b1, lo1); b++) grad_block(job, &s, b, o0, o1, scratch, part);
+                const grad_output d = pack_output(job, &s, o0, o1, scratch + job->cut.x_bytes / 4);
+                for (int64_t b = gap_max64(b0, lo0); b < gap_min64(b1, lo1); b++) grad_block(job, &s, &d, b, o0, o1, scratch, part);
             }
     }
     gap_scratch_give(&job->scratch, slot);
@@ -151,69 +176,70 @@ static void grad_chunk(void *arg, int64_t unit, int thread) {
 
 typedef struct {
     const conv_pass *p;
-    const gap_conv_kernels *k;
-    const float *dy;           /* (n, out blocks, oh, ow, 16) */
+    const gap_op_ctx *ctx;
+    const gap_source *dy;      /* (n, out blocks, oh, ow, 16) */
+    bool packed;
     float *parts;              /* (chunks, out blocks, 16) */
-    int64_t n, capacity;
     int chunks;
-    float *db;
-    bool add;
+    gap_scratch scratch;       /* a segment of dy */
 } bias_job;
 
 static void bias_chunk(void *arg, int64_t unit, int thread) {
-    (void)thread;
-    const bias_job *job = arg;
+    bias_job *job = arg;
     const conv_pass *p = job->p;
     const int64_t o = unit % p->out_blocks, plane = p->out_h * p->out_w * 16;
-    float *sum = job->parts + unit * 16;
+    float *sum = job->parts + unit * 16, *scratch = NULL;
     int64_t begin, end;
-    gap_reduce_range(job->capacity, job->chunks, (int)(unit / p->out_blocks), job->n, &begin, &end);
+    int slot = 0;
+    gap_reduce_range(job->ctx->capacity, job->chunks, (int)(unit / p->out_blocks), job->ctx->n, &begin, &end);
     memset(sum, 0, 16 * sizeof *sum);
-    for (int64_t n = begin; n < end; n++) job->k->channel_sum(sum, job->dy + (n * p->out_blocks + o) * plane, plane / 16);
+    if (job->packed) scratch = gap_scratch_take(&job->scratch, thread, &slot);
+    for (int64_t n = begin; n < end; n++) {
+        const float *at = job->dy->x + (n * p->out_blocks + o) * plane;
+        if (job->packed) gap_conv_load(job->ctx->kernels->stream, job->dy, p->out_h, p->out_w, 16, n, o, 0, p->out_h, 0, p->out_w, scratch);
+        job->ctx->kernels->conv->channel_sum(sum, job->packed ? scratch : at, plane / 16);
+    }
+    if (job->packed) gap_scratch_give(&job->scratch, slot);
 }
 
 static void bias_finish(void *arg, int64_t unit, int thread) {
     (void)unit, (void)thread;
     const bias_job *job = arg;
+    float *db = job->ctx->dweight[1]; /* (OC) */
     for (int64_t c = 0; c < job->p->out_c; c++) {
         float s = job->parts[c];
         for (int k = 1; k < job->chunks; k++) s += job->parts[k * job->p->out_blocks * 16 + c];
-        job->db[c] = job->add ? job->db[c] + s : s;
+        db[c] = job->ctx->dweight_add ? db[c] + s : s;
     }
 }
 
-size_t gap_conv_bias_bytes(const conv_pass *p, int64_t capacity) { return (size_t)(bias_chunks(p, capacity) * p->out_blocks) * 64; }
+static size_t bias_parts(const conv_pass *p, int64_t capacity) {
+    return gap_scratch_round((size_t)(bias_chunks(p, capacity) * p->out_blocks) * 64);
+}
 
-gap_status gap_conv_bias(const conv_pass *p, const gap_op_ctx *ctx, float *parts) {
-    bias_job job = {.p = p, .k = ctx->kernels->conv, .dy = ctx->dout, .parts = parts, .n = ctx->n, .capacity = ctx->capacity,
-                    .chunks = bias_chunks(p, ctx->capacity), .db = ctx->dweight[1], .add = ctx->dweight_add};
+size_t gap_conv_bias_bytes(const conv_pass *p, int64_t capacity, int slots) {
+    return bias_parts(p, capacity) + gap_scratch_round((size_t)(p->out_h * p->out_w) * 64) * (size_t)slots;
+}
+
+gap_status gap_conv_bias(const conv_pass *p, const gap_op_ctx *ctx, const gap_source *dy, int slots) {
+    bias_job job = {.p = p, .ctx = ctx, .dy = dy, .packed = !gap_source_plain(dy), .parts = ctx->workspace, .chunks = bias_chunks(p, ctx->capacity)};
+    gap_scratch_begin(&job.scratch, (unsigned char *)ctx->workspace + bias_parts(p, ctx->capacity), (size_t)(p->out_h * p->out_w) * 64, slots);
     const gap_status st = gap_parallel(job.chunks * p->out_blocks, bias_chunk, &job);
     return st == GAP_OK ? gap_parallel(1, bias_finish, &job) : st;
 }
 
-/* Cuts output blocks, and where those are few also input blocks, into units enough for the threads. */
-static void tile(grad_job *job) {
-    const conv_pass *p = job->p;
-    job->o_step = p->depthwise ? 1 : 2;
-    job->o_tiles = gap_ceil_div(p->out_blocks, job->o_step);
-    job->b_tiles = p->depthwise ? 1 : gap_min64(p->in_blocks, gap_ceil_div(CONV_UNITS / 2, job->chunks * job->o_tiles));
-}
-
-gap_status gap_conv_grad(const conv_pass *p, const gap_op_ctx *ctx, const conv_derived *d, int slots) {
-    gap_status st = GAP_OK;
+gap_status gap_conv_grad(const conv_pass *p, const gap_op_ctx *ctx, const conv_derived *d, const gap_source *x, const gap_source *dy, int slots) {
     const unsigned char *derived = ctx->derived;
     unsigned char *work = ctx->workspace;
-    if (ctx->dweight[0]) {
-        grad_job job = {.p = p, .k = ctx->kernels->conv, .x = ctx->in[0], .dy = ctx->dout, .n = ctx->n, .capacity = ctx->capacity,
-                        .off = (const int64_t *)(const void *)(derived + d->off), .cut = cut_of(p), .parts = (float *)(void *)work,
-                        .chunks = gap_conv_grad_chunks(p, ctx->capacity)};
-        tile(&job);
-        gap_scratch_begin(&job.scratch, work + dw_bytes(p, ctx->capacity), job.cut.scratch_bytes, slots);
-        GAP_TRY(gap_parallel(job.chunks * job.o_tiles * job.b_tiles, grad_chunk, &job));
-        GAP_TRY(gap_conv_unpack(p, (const conv_place *)(const void *)(derived + d->place), ctx->dweight[0], ctx->dweight_add, job.parts,
-                                job.chunks, part_floats(p)));
-    }
-    if (ctx->dweight[1]) GAP_TRY(gap_conv_bias(p, ctx, ctx->workspace));
-done:
-    return st;
+    grad_job job = {.p = p, .k = ctx->kernels->conv, .stream = ctx->kernels->stream, .x = x, .dy = dy, .dy_packed = !gap_source_plain(dy),
+                    .n = ctx->n, .capacity = ctx->capacity, .off = (const int64_t *)(const void *)(derived + d->off), .cut = cut_of(p),
+                    .parts = (float *)(void *)work, .chunks = gap_conv_grad_chunks(p, ctx->capacity)};
+    job.o_step = blocks_of_unit(p, job.chunks);
+    job.o_tiles = gap_ceil_div(p->out_blocks, job.o_step);
+    job.b_tiles = p->depthwise ? 1 : gap_min64(p->in_blocks, gap_ceil_div(CONV_UNITS / 2, job.chunks * job.o_tiles));
+    gap_scratch_begin(&job.scratch, work + dw_bytes(p, ctx->capacity), scratch_bytes(p, ctx->capacity, job.dy_packed), slots);
+    const gap_status st = gap_parallel(job.chunks * job.o_tiles * job.b_tiles, grad_chunk, &job);
+    if (st != GAP_OK) return st;
+    return gap_conv_unpack(p, (const conv_place *)(const void *)(derived + d->place), ctx->dweight[0], ctx->dweight_add, job.parts,
+                           job.chunks, part_floats(p));
 }

@@ -16,6 +16,7 @@
 
 #include "ops/ops.h"
 #include "ops/scratch.h"
+#include "ops/source.h"
 
 #define CONV_SEGMENT 128            /* pixels of a chain of the weight gradient: what stays in the first cache */
 #define CONV_CHAIN 144              /* terms of a chain: short enough to be accurate, long enough that closing it is cheap */
@@ -42,6 +43,8 @@ typedef struct {
     int64_t w_oc;                                 /* floats of one output block */
     /* work */
     bool direct;                                  /* read the input where it lies */
+    bool flat;                                    /* a 1x1 kernel at stride 1: the plane is one row (in_h, out_h and count[0] are 1) */
+    int64_t piece;                                /* pixels of a piece of the output's plane (source.h): bands are whole pieces */
     int64_t cols;                                 /* columns of the padded plane (direct: of the input) */
     int64_t origin[2];                            /* input row and column of its first pixel, relative to the band */
     int64_t images, band_rows, band_cols;         /* of one unit */
@@ -51,12 +54,15 @@ typedef struct {
 
 /* Sections of op->derived, in bytes from its start. 0 bytes where a pass does not exist. */
 typedef struct { size_t off, place, w, bias, total; } conv_derived;
+/* Of the epilogue, forward's alone: the pivot of its sums, (padded), or the table of fixed statistics, (rows, padded). */
+typedef struct { size_t at, total; } conv_table;
 
 /* ---- conv.c ---- */
 /* Input blocks of a chain, for so many terms in a block. */
 int64_t gap_conv_chain(int64_t terms);
-/* Fills the pass of this op; capacity only decides how work is cut, never a sum. */
-void gap_conv_pass(conv_pass *p, const gap_op *op, bool backward, int64_t capacity);
+/* Fills the pass of this op; capacity only decides how work is cut, never a sum. packed: the input is not read where it
+ * lies, for it goes through a prologue. */
+void gap_conv_pass(conv_pass *p, const gap_op *op, bool backward, int64_t capacity, bool packed);
 /* First input block that output block `o` reads. */
 int64_t gap_conv_lo(const conv_pass *p, int64_t o);
 /* Offset along an axis of kernel index k in `phase`; false where it does not reach that phase. */
@@ -74,18 +80,21 @@ gap_status gap_conv_unpack(const conv_pass *p, const conv_place *place, float *d
                            int64_t part);
 
 /* ---- conv_run.c ---- */
-gap_status gap_conv_run(const conv_pass *p, const gap_op_ctx *ctx, const conv_derived *d, const float *x, float *y,
-                        bool has_bias, bool add, int slots);
+gap_status gap_conv_run(const conv_pass *p, const gap_op_ctx *ctx, const conv_derived *d, const gap_source *in, const gap_sink *out,
+                        bool has_bias, int slots);
+/* Loads image n, block b of a source: rows [row0, row0 + rows) of `cols` columns from col0 on, into dst. */
+void gap_conv_load(const gap_stream_kernels *k, const gap_source *s, int64_t h, int64_t w, int64_t lanes, int64_t n, int64_t b,
+                   int64_t row0, int64_t rows, int64_t col0, int64_t cols, float *dst);
 
 /* ---- conv_grad.c ---- */
 /* Workspace of the weight and bias gradients. */
-size_t gap_conv_grad_bytes(const conv_pass *forward, int64_t capacity, int slots);
-gap_status gap_conv_grad(const conv_pass *forward, const gap_op_ctx *ctx, const conv_derived *d, int slots);
+size_t gap_conv_grad_bytes(const conv_pass *forward, int64_t capacity, bool dy_packed, int slots);
+gap_status gap_conv_grad(const conv_pass *forward, const gap_op_ctx *ctx, const conv_derived *d, const gap_source *x, const gap_source *dy, int slots);
 int gap_conv_grad_chunks(const conv_pass *forward, int64_t capacity);
 
-/* Bias gradient alone; parts: gap_conv_bias_bytes of workspace. */
-size_t gap_conv_bias_bytes(const conv_pass *forward, int64_t capacity);
-gap_status gap_conv_bias(const conv_pass *forward, const gap_op_ctx *ctx, float *parts);
+/* Bias gradient alone; in gap_conv_bias_bytes of workspace. */
+size_t gap_conv_bias_bytes(const conv_pass *forward, int64_t capacity, int slots);
+gap_status gap_conv_bias(const conv_pass *forward, const gap_op_ctx *ctx, const gap_source *dy, int slots);
 
 /* ---- conv_blas.c ---- */
 size_t gap_conv_blas_bytes(const conv_pass *forward, int64_t capacity, bool training, int slots);

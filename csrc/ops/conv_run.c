@@ -1,19 +1,18 @@
 /* conv_run.c — one pass: the forward convolution, or the gradient of its input. */
 #include "ops/conv_plan.h"
 
-
 #define PANEL ((int64_t)20 << 10) /* bytes of weights that stay in the first cache beside the pixels */
 
 typedef struct {
     const conv_pass *p;
     const gap_conv_kernels *k;
-    const float *x;            /* (n, in blocks, in h, in w, lanes) */
-    float *y;                  /* (n, out blocks, out h, out w, 16) */
+    const gap_stream_kernels *stream;
+    const gap_source *in;      /* x: (n, in blocks, in h, in w, lanes) */
+    const gap_sink *out;       /* y: (n, out blocks, out h, out w, 16) */
     const float *w, *bias;
     const int64_t *off;
     int64_t n;
     gap_conv_start start;
-    gap_prologue pro;
     gap_scratch scratch;
 } run_job;
 
@@ -35,25 +34,30 @@ static run_unit unit_at(const run_job *job, int64_t chunk) {
 /* Where a unit finds its input: pixel (0, 0) of the band in block b of its image n is at + n*image + (b - b0)*block. */
 typedef struct { const float *at; int64_t image, block, row, b0; } run_input;
 
+void gap_conv_load(const gap_stream_kernels *k, const gap_source *s, int64_t h, int64_t w, int64_t lanes, int64_t n, int64_t b,
+                   int64_t row0, int64_t rows, int64_t col0, int64_t cols, float *dst) {
+    const gap_stream_load l = {.x = s->x + (n * s->blocks + b) * s->plane, .h = h, .w = w, .lanes = lanes, .dst = dst, .dst_row = cols * lanes,
+                               .rows = rows, .cols = cols, .row0 = row0, .col0 = col0, .pro = gap_source_at(s, n, b)};
+    k->load(&l);
+}
+
 static run_input pack(const run_job *job, const run_unit *u, float *scratch) {
     const conv_pass *p = job->p;
     const int64_t plane = p->in_h * p->in_w * p->lanes, all = p->in_blocks * plane;
-    run_input in = {.row = p->cols * p->lanes};
+    const int64_t cols = p->flat && !p->direct ? u->j1 - u->j0 : p->cols;
+    run_input in = {.row = cols * p->lanes};
     if (p->direct) {
         in.image = all, in.block = plane;
-        in.at = job->x + u->n0 * all + (u->i0 * p->in_step[0] * p->in_w + u->j0 * p->in_step[1]) * p->lanes;
+        in.at = job->in->x + u->n0 * all + (u->i0 * p->in_step[0] * p->in_w + u->j0 * p->in_step[1]) * p->lanes;
         return in;
     }
     const int64_t rows = (u->i1 - 1 - u->i0) * p->in_step[0] + p->last[0] - p->first[0] + 1;
     const int64_t b0 = gap_conv_lo(p, u->o0), b1 = gap_conv_lo(p, u->o1 - 1) + p->range;
     in.block = rows * in.row, in.image = (b1 - b0) * in.block, in.at = scratch, in.b0 = b0;
     for (int64_t n = u->n0; n < u->n1; n++)
-        for (int64_t b = b0; b < b1; b++) {
-            const gap_conv_pack pk = {.x = job->x + n * all + b * plane, .h = p->in_h, .w = p->in_w, .lanes = p->lanes,
-                                      .dst = scratch + (n - u->n0) * in.image + (b - b0) * in.block, .dst_row = in.row, .rows = rows,
-                                      .cols = p->cols, .row0 = u->i0 * p->in_step[0] + p->first[0], .col0 = p->first[1], .pro = job->pro};
-            job->k->pack(&pk);
-        }
+        for (int64_t b = b0; b < b1; b++)
+            gap_conv_load(job->stream, job->in, p->in_h, p->in_w, p->lanes, n, b, u->i0 * p->in_step[0] + p->first[0], rows,
+                          p->flat ? u->j0 : p->first[1], cols, scratch + (n - u->n0) * in.image + (b - b0) * in.block);
     return in;
 }
 
@@ -81,7 +85,7 @@ static void run_blocks(const run_job *job, const run_unit *u, const run_input *i
         r.w = job->w + o * p->w_oc + ph->w + g * r.w_block;
         for (int64_t n = u->n0; n < (single ? u->n0 + 1 : u->n1); n++) {
             r.a = in->at + (n - u->n0) * in->image + (lo + g - in->b0) * in->block;
-            r.y = job->y + n * image + o * plane + ph->out;
+            r.y = job->out->y + n * image + o * plane + ph->out;
             job->k->rows(&r);
         }
     }
@@ -95,23 +99,39 @@ static void run_depthwise(const run_job *job, const run_unit *u, const run_input
                             .pixels = ph->cols, .rows = ph->rows, .start = job->start, .bias = job->bias + o * 16};
     for (int64_t n = u->n0; n < u->n1; n++) {
         r.a = in->at + (n - u->n0) * in->image + (o - in->b0) * in->block;
-        r.y = job->y + (n * p->out_blocks + o) * plane + ph->out;
+        r.y = job->out->y + (n * p->out_blocks + o) * plane + ph->out;
         job->k->depthwise(&r);
     }
+}
+
+/* The epilogue of output blocks [o0, o1) of a unit, whose rows are all stored. */
+static void finish(const run_job *job, const run_unit *u, int64_t o0, int64_t o1) {
+    const conv_pass *p = job->p;
+    const gap_sink *out = job->out;
+    if (out->epi.kind == GAP_EPILOGUE_NONE) return;
+    const int64_t p0 = p->flat ? u->j0 : u->i0 * p->out_step[0] * p->out_w;
+    const int64_t p1 = p->flat ? u->j1 : gap_min64(p->out_h, u->i1 * p->out_step[0]) * p->out_w;
+    for (int64_t n = u->n0; n < u->n1; n++)
+        for (int64_t o = o0; o < o1; o++) {
+            const gap_stream_finish f = {.y = out->y + (n * out->blocks + o) * out->plane + p0 * 16, .pixels = p1 - p0, .piece = p->piece,
+                                         .epi = gap_sink_at(out, n, o, p0 / p->piece, p0)};
+            job->stream->finish(&f);
+        }
 }
 
 /* Neighbouring output blocks that read the same input blocks go together, as many as the kernels can use. */
 static void run_phase_of(const run_job *job, const run_unit *u, const run_input *in, const run_phase *ph) {
     const conv_pass *p = job->p;
     const int64_t most = ph->cols <= 6 ? 4 : 2;
+    const bool only = p->out_step[0] == 1 && p->out_step[1] == 1; /* a phase is all: its blocks are finished while in the cache */
     for (int64_t o = u->o0, next; o < u->o1; o = next) {
         next = o + 1;
-        if (p->depthwise) {
-            run_depthwise(job, u, in, ph, o);
-            continue;
+        if (p->depthwise) run_depthwise(job, u, in, ph, o);
+        else {
+            while (next < u->o1 && next - o < most && gap_conv_lo(p, next) == gap_conv_lo(p, o)) next++;
+            run_blocks(job, u, in, ph, o, (int)(next - o));
         }
-        while (next < u->o1 && next - o < most && gap_conv_lo(p, next) == gap_conv_lo(p, o)) next++;
-        run_blocks(job, u, in, ph, o, (int)(next - o));
+        if (only) finish(job, u, o, next);
     }
 }
 
@@ -140,15 +160,16 @@ static void run_chunk(void *arg, int64_t chunk, int thread) {
             if (ph.rows > 0 && ph.cols > 0) run_phase_of(job, &u, &in, &ph);
             seen += taps;
         }
+    if (p->out_step[0] > 1 || p->out_step[1] > 1) finish(job, &u, u.o0, u.o1);
     gap_scratch_give(&job->scratch, slot);
 }
 
-gap_status gap_conv_run(const conv_pass *p, const gap_op_ctx *ctx, const conv_derived *d, const float *x, float *y,
-                        bool has_bias, bool add, int slots) {
+gap_status gap_conv_run(const conv_pass *p, const gap_op_ctx *ctx, const conv_derived *d, const gap_source *in, const gap_sink *out,
+                        bool has_bias, int slots) {
     const unsigned char *derived = ctx->derived;
-    run_job job = {.p = p, .k = ctx->kernels->conv, .x = x, .y = y, .n = ctx->n,
+    run_job job = {.p = p, .k = ctx->kernels->conv, .stream = ctx->kernels->stream, .in = in, .out = out, .n = ctx->n,
                    .w = (const float *)(const void *)(derived + d->w), .off = (const int64_t *)(const void *)(derived + d->off),
-                   .start = add ? GAP_CONV_KEEP : has_bias ? GAP_CONV_BIAS : GAP_CONV_ZERO};
+                   .start = out->add ? GAP_CONV_KEEP : has_bias ? GAP_CONV_BIAS : GAP_CONV_ZERO};
     if (!p->backward) job.bias = (const float *)(const void *)(derived + d->bias);
     else job.bias = job.w; /* never read */
     gap_scratch_begin(&job.scratch, ctx->workspace, p->scratch_bytes, slots);

@@ -110,7 +110,7 @@ static void describe(const gap_op *op, char *text, size_t bytes) {
              GAP_ATTR_CONST(op, gap_input_attr)->n > 0 ? "normalised" : "as it is");
 }
 
-static const gap_op_def def = {
+const gap_op_def gap_op_input = {
     .name = "input", .infer = infer, .prepare = prepare, .derive = derive, .forward = forward, .describe = describe,
 };
 
@@ -119,5 +119,5 @@ gap_status gap_emit_input(gap_oplist *list, int in, const gap_input_attr *attr, 
         *out = in;
         return GAP_OK;
     }
-    return gap_oplist_emit(list, &def, "input", 0, &in, 1, 1, attr, sizeof *attr, NULL, 0, out);
+    return gap_oplist_emit(list, &gap_op_input, "input", 0, &in, 1, 1, attr, sizeof *attr, NULL, 0, out);
 }

@@ -12,6 +12,7 @@ void gap_oplist_init(gap_oplist *l, bool training) {
 void gap_oplist_free(gap_oplist *l) {
     gap_free(l->op);
     gap_free(l->value);
+    gap_free(l->gradient);
     memset(l, 0, sizeof *l);
 }
 
@@ -25,10 +26,16 @@ static gap_status reserve(void *array, int *cap, int need, size_t size) {
     return st;
 }
 
+static gap_status reserve_values(gap_oplist *l, int more) {
+    int cap = l->cap_values;
+    gap_status st = reserve(&l->gradient, &cap, l->n_values + more, sizeof *l->gradient);
+    return st == GAP_OK ? reserve(&l->value, &l->cap_values, l->n_values + more, sizeof *l->value) : st;
+}
+
 gap_status gap_oplist_value(gap_oplist *l, const gap_desc *desc, int *out) {
-    gap_status st = reserve(&l->value, &l->cap_values, l->n_values + 1, sizeof *l->value);
+    gap_status st = reserve_values(l, 1);
     if (st != GAP_OK) return st;
-    l->value[l->n_values] = *desc;
+    l->value[l->n_values] = l->gradient[l->n_values] = *desc;
     *out = l->n_values++;
     return GAP_OK;
 }
@@ -39,7 +46,7 @@ gap_status gap_oplist_emit(gap_oplist *l, const gap_op_def *def, const char *lay
         return gap_fail(GAP_ERR_VALUE, "%s: %d inputs, %d outputs, %d weights: more than an op can have", def->name, n_in, n_out, n_weights);
     gap_op op;
     memset(&op, 0, sizeof op);
-    op.def = def, op.layer = layer, op.layer_id = layer_id, op.n_in = n_in, op.n_out = n_out, op.n_weights = n_weights;
+    op.def = def, op.backward_needs = def->backward_needs, op.gradient_inplace = def->gradient_inplace, op.layer = layer, op.layer_id = layer_id, op.n_in = n_in, op.n_out = n_out, op.n_weights = n_weights;
     for (int k = 0; k < n_in; k++) {
         if (in[k] < 0 || in[k] >= l->n_values) return gap_fail(GAP_ERR_INTERNAL, "%s: no value %d", def->name, in[k]);
         op.in[k] = in[k];
@@ -50,10 +57,10 @@ gap_status gap_oplist_emit(gap_oplist *l, const gap_op_def *def, const char *lay
     gap_status st = def->infer(&op, op.in_desc, op.out_desc);
     if (st != GAP_OK) return st;
     st = reserve(&l->op, &l->cap_ops, l->n_ops + 1, sizeof *l->op);
-    if (st == GAP_OK) st = reserve(&l->value, &l->cap_values, l->n_values + n_out, sizeof *l->value);
+    if (st == GAP_OK) st = reserve_values(l, n_out);
     if (st != GAP_OK) return st;
     for (int k = 0; k < n_out; k++) {
-        l->value[l->n_values] = op.out_desc[k];
+        l->value[l->n_values] = l->gradient[l->n_values] = op.out_desc[k];
         out[k] = op.out[k] = l->n_values++;
     }
     l->op[l->n_ops++] = op;

@@ -20,8 +20,8 @@
 #include "kernels/kernels.h"
 
 #define GAP_OP_MAX_IN 16
-#define GAP_OP_MAX_WEIGHTS 4
-#define GAP_OP_ATTR_BYTES 256
+#define GAP_OP_MAX_WEIGHTS 6
+#define GAP_OP_ATTR_BYTES 512
 #define GAP_REDUCE_CHUNKS 8                   /* contracts: at most 8 ranges of images … */
 #define GAP_REDUCE_BYTES ((size_t)4 << 20)    /* … whose partial results stay within 4 MB */
 
@@ -36,14 +36,16 @@ typedef struct {
     bool training;
     gap_precision precision;
     const gap_kernels *kernels;
+    const bool *trainable; /* of the store's entries */
 } gap_op_env;
 
-typedef enum { GAP_NEED_IN0 = 1, GAP_NEED_IN1 = 2, GAP_NEED_ALL_IN = 0xFFFF, GAP_NEED_OUT = 1 << 16 } gap_op_need;
+typedef enum { GAP_NEED_IN0 = 1, GAP_NEED_IN1 = 2, GAP_NEED_IN2 = 4, GAP_NEED_IN3 = 8, GAP_NEED_ALL_IN = 0xFFFF, GAP_NEED_OUT = 1 << 16 } gap_op_need;
 
 typedef struct {
     const char *name;                 /* "conv", "act", … */
     unsigned backward_needs;          /* gap_op_need bits: forward values that backward reads; the plan keeps them */
     bool inplace_ok;                  /* forward may write its output over input 0 when nobody else needs that */
+    unsigned gradient_inplace;        /* GAP_NEED_IN bits: inputs whose gradient backward may make where the output's stands */
     /* Checks in[] and fills out[0..op->n_out). Also called by tracing: the one place for shape errors. */
     gap_status (*infer)(gap_op *op, const gap_desc *in, gap_desc *out);
     /* Once per plan: chooses, and sets op->{workspace,saved,derived}_bytes. NULL: needs nothing. */
@@ -62,6 +64,7 @@ typedef struct {
 
 struct gap_op {
     const gap_op_def *def;
+    unsigned backward_needs, gradient_inplace; /* the def's, and what fusion added */
     const char *layer;                /* dotted layer name, for messages; lives as long as the graph */
     int layer_id;                     /* fixed number of the layer: the op coordinate of its draws */
     int n_in, n_out;
@@ -84,7 +87,9 @@ struct gap_op_ctx {
     bool training;
     const void *in[GAP_OP_MAX_IN];    /* in backward: only those that backward_needs names */
     void *out[2];                     /* forward: to write; backward: the values, where GAP_NEED_OUT */
-    const void *dout;                 /* gradient of out[0], same layout */
+    void *dout;                       /* gradient of out[0]; nobody reads it after this op: it may be written over, and din[i]
+                                       * may be the same memory */
+    const void *dout2;                /* gradient of out[1], NULL where nobody made one */
     void *din[GAP_OP_MAX_IN];
     bool din_add[GAP_OP_MAX_IN];
     float *weight[GAP_OP_MAX_WEIGHTS];   /* masters; read only, except buffers in commit */
@@ -104,6 +109,7 @@ typedef struct {
     gap_op *op;
     int n_values, cap_values;
     gap_desc *value;
+    gap_desc *gradient;               /* of each value's gradient: as the value, but for the tables of BatchNorm (norm.h) */
 } gap_oplist;
 
 void gap_oplist_init(gap_oplist *l, bool training);

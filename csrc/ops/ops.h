@@ -20,7 +20,21 @@ GAP_MUST_USE gap_status gap_emit_input(gap_oplist *list, int in, const gap_input
 
 /* ops/conv.c: (C,H,W) -> (OC,OH,OW). weight: OIHW (OC, C/groups, KH, KW); bias (OC) or -1. Depthwise and grouped included. */
 typedef struct {
+    bool apply;                   /* in[1] is a table (norm.h): the input is act(in[0]*scale + shift) */
+    gap_act act;
+    float act_arg;
+    bool sums;                    /* out[1]: sums of out[0] about weight[GAP_CONV_NORM + running mean]; its gradient: coefficients,
+                                   * through which out[0]'s own gradient is read */
+    bool fixed;                   /* evaluation: y = out_act(conv*scale + shift [+ in[n_in - 1]]), statistics at weight[GAP_CONV_NORM] */
+    bool residual;
+    gap_act out_act;
+    float out_act_arg;
+    double eps;
+} gap_conv_fuse;                  /* what fusion put into a convolution; zero: nothing */
+#define GAP_CONV_NORM 2           /* weights: kernel, bias, then BatchNorm's four */
+typedef struct {
     int64_t out_channels, kernel[2], stride[2], padding[2], dilation[2], groups;
+    gap_conv_fuse fuse;
     int plan[16]; /* private: choices made by prepare */
 } gap_conv_attr;
 GAP_MUST_USE gap_status gap_emit_conv(gap_oplist *list, gap_origin who, int in, const gap_conv_attr *attr, int weight, int bias, int *out);
@@ -28,11 +42,9 @@ GAP_MUST_USE gap_status gap_emit_conv(gap_oplist *list, gap_origin who, int in, 
 /* ops/linear.c: (F) -> (OF). weight (OF, F), bias (OF) or -1. */
 GAP_MUST_USE gap_status gap_emit_linear(gap_oplist *list, gap_origin who, int in, int64_t out_features, int weight, int bias, int *out);
 
-/* ops/norm_stats.c + ops/affine.c: BatchNorm. gap_emit_batch_norm emits in training `norm_stats` (x -> per_batch value: mean,
- * invstd, scale, shift per padded channel; commit moves the running statistics by `momentum`, biased variance to normalise,
- * unbiased in the running value; one value per channel in the batch is GAP_ERR_SHAPE, when the plan is made if capacity*H*W
- * is 1) and `affine` (x, stats -> x*scale + shift, whose backward gives dx, dgamma, dbeta); in evaluation, or where `frozen`
- * (evaluation statistics; gamma and beta may still learn), `affine` alone with scale and shift derived from the store. */
+/* BatchNorm (norm.h): in training `moments`, `norm` and `affine` (one value per channel in the batch is GAP_ERR_SHAPE, when the
+ * plan is made if capacity*H*W is 1; the biased variance normalises, the unbiased one goes to the running value, moved by
+ * `momentum`); in evaluation, or where `frozen` (evaluation statistics; gamma and beta may still learn), `affine_fixed`. */
 typedef struct { double momentum, eps; bool frozen; } gap_norm_attr;
 GAP_MUST_USE gap_status gap_emit_batch_norm(gap_oplist *list, gap_origin who, int in, const gap_norm_attr *attr, int gamma,
                                             int beta, int running_mean, int running_var, int *out);
@@ -61,5 +73,9 @@ GAP_MUST_USE gap_status gap_emit_to_plain(gap_oplist *list, gap_origin who, int 
 /* ops/dropout.c: inverted dropout; draws: counter (epoch, sample id, layer id, element/4), logical element order (C,H,W). The
  * caller emits it only in training with p > 0. */
 GAP_MUST_USE gap_status gap_emit_dropout(gap_oplist *list, gap_origin who, int in, double p, int *out);
+
+/* The ops that fusion's patterns name (graph/fuse.c). */
+extern const gap_op_def gap_op_conv, gap_op_moments, gap_op_norm, gap_op_affine, gap_op_affine_fixed, gap_op_add, gap_op_input;
+bool gap_op_is_act(const gap_op *op, gap_act *act, float *arg);
 
 #endif

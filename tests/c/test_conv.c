@@ -311,9 +311,9 @@ static void test_conv_pack_applies_the_prologue_inside_only(void) {
             if (!gap_kernels_available((gap_kernel_set_id)set)) continue;
             CHECK_OK(gap_kernels_find(&k, gap_kernel_set_name((gap_kernel_set_id)set)));
             memset(dst, 0xFF, sizeof dst);
-            const gap_conv_pack p = {.x = x, .h = H, .w = W, .lanes = 16, .dst = dst, .dst_row = COLS * 16, .rows = ROWS, .cols = COLS, .row0 = -2, .col0 = -3,
-                                     .pro = {channel[0], channel[1], residual, channel[2], (gap_act)act, 0.1f}};
-            k->conv->pack(&p);
+            const gap_stream_load p = {.x = x, .h = H, .w = W, .lanes = 16, .dst = dst, .dst_row = COLS * 16, .rows = ROWS, .cols = COLS, .row0 = -2, .col0 = -3,
+                                     .pro = {.scale = channel[0], .shift = channel[1], .residual = residual, .gate = channel[2], .act = (gap_act)act, .act_arg = 0.1f}};
+            k->stream->load(&p);
             double ref[ROWS * COLS * 16];
             for (int i = 0; i < ROWS * COLS * 16; i++) {
                 const int h = i / 16 / COLS - 2, w = i / 16 % COLS - 3, c = i % 16, at = (h * W + w) * 16 + c;

@@ -34,6 +34,11 @@ static size_t value_floats(const machine *m, int v) {
     return (size_t)(gap_desc_stored(d) * (d->per_batch ? 1 : m->capacity));
 }
 
+static size_t gradient_floats(const machine *m, int v) {
+    const gap_desc *d = &m->list.gradient[v];
+    return (size_t)(gap_desc_stored(d) * (d->per_batch ? 1 : m->capacity));
+}
+
 static void machine_end(machine *m) {
     for (int k = 0; k < MAX_VALUES; k++)
         free(m->value[k]), free(m->gradient[k]), free(m->workspace[k]), free(m->saved[k]), free(m->derived[k]);
@@ -82,9 +87,10 @@ static void machine_backward(machine *m) {
         gap_op_ctx c = ctx_of(m, op, k);
         memset(m->workspace[k], 0xFF, op->workspace_bytes);
         for (int j = 0; j < op->n_in; j++)
-            if (!(op->def->backward_needs >> j & 1)) c.in[j] = NULL;
-        if (!(op->def->backward_needs & GAP_NEED_OUT)) c.out[0] = NULL;
+            if (!(op->backward_needs >> j & 1)) c.in[j] = NULL;
+        if (!(op->backward_needs & GAP_NEED_OUT)) c.out[0] = NULL;
         c.dout = m->gradient[op->out[0]];
+        if (op->n_out > 1) c.dout2 = m->gradient[op->out[1]];
         for (int j = 0; j < op->n_in; j++) {
             int v = op->in[j];
             c.din[j] = m->gradient[v], c.din_add[j] = m->has_gradient[v];
@@ -394,7 +400,7 @@ static void run(const test_case *c, exact *e, machine *m, const gap_kernels *ker
     }
     if (!backward || c->evaluation) return;
     for (int v = 0; v < m->list.n_values; v++)
-        if (!m->list.value[v].per_batch) m->gradient[v] = poisoned(value_floats(m, v) * 4);
+        m->gradient[v] = poisoned(gradient_floats(m, v) * 4);
     store(d, n, e->r, m->gradient[out]);
     machine_backward(m);
     machine_commit(m);
@@ -628,12 +634,13 @@ static void test_batch_norm_one_value_per_channel_is_an_error(void) {
     CHECK_OK(gap_oplist_value(&l, &d, &in));
     CHECK_OK(gap_emit_batch_norm(&l, who, in, &attr, 0, 1, 2, 3, &out));
     gap_op_env env = {.capacity = 1, .training = true, .kernels = kernels_of(NULL)};
-    CHECK_FAILS(l.op[0].def->prepare(&l.op[0], &env), GAP_ERR_SHAPE);
+    CHECK(l.op[1].def == &gap_op_norm);
+    CHECK_FAILS(l.op[1].def->prepare(&l.op[1], &env), GAP_ERR_SHAPE);
     CHECK(strstr(gap_error_message(), "one value per channel") != NULL);
     env.capacity = 2;
-    CHECK_OK(l.op[0].def->prepare(&l.op[0], &env));
+    CHECK_OK(l.op[1].def->prepare(&l.op[1], &env));
     gap_op_ctx c = {.n = 1, .capacity = 2, .training = true, .kernels = env.kernels};
-    CHECK_FAILS(l.op[0].def->forward(&l.op[0], &c), GAP_ERR_SHAPE); /* a short last batch */
+    CHECK_FAILS(l.op[1].def->forward(&l.op[1], &c), GAP_ERR_SHAPE); /* a short last batch */
     gap_oplist_free(&l);
 }
 
