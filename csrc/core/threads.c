@@ -7,27 +7,40 @@
 #include <time.h>
 
 #include "core/cpu.h"
-#include "core/memory.h"
+#include "core/event.h"
 
 #define MAX_THREADS 256
-#define HELPERS_MASK 0xFFFFu
-#define SPIN_NS 50000 /* longer than the gap between two layers, shorter than a time slice */
+#define SPIN_NS 100000 /* longer than the gap between two layers, shorter than a time slice */
+
+/* The job's word: number << 32 | open << 31 | helpers << 16 | workers inside. One word, so that joining and closing are one
+ * step each: a worker joins only an open job that wants it, and nobody joins once the caller has closed it. */
+#define NUMBER_SHIFT 32
+#define OPEN ((uint64_t)1 << 31)
+#define HELPERS_SHIFT 16
+#define INSIDE_MASK 0xFFFFu
 
 typedef struct {
-    pthread_mutex_t mutex;
-    pthread_cond_t wake, idle;
-    int n_workers;             /* alive */
-    int wanted;                /* threads asked for, caller included; 0: not yet decided */
-    atomic_uint_fast64_t job;  /* (number of the job) << 16 | helpers; workers wait for it to move */
-    atomic_int busy;           /* workers still inside the job */
-    atomic_int_fast64_t next;  /* chunk to claim */
-    int64_t n_chunks;
+    _Alignas(64) gap_event bell; /* rung for this worker alone */
+    atomic_bool asleep;          /* it may be waiting on its bell */
+} worker_state;
+
+typedef struct {
+    _Alignas(64) atomic_uint_fast64_t word;
+    _Alignas(64) atomic_int_fast64_t next; /* chunk to claim */
+    /* Of the open job: written before it opens, read by those inside. */
+    _Alignas(64) int64_t n_chunks;
     gap_chunk_fn *fn;
     void *arg;
     atomic_bool stop;
+    _Alignas(64) gap_event left;           /* rung by the last worker to leave a closed job */
+    atomic_bool caller_asleep;
+    int n_workers;                         /* alive; under `callers` */
+    atomic_int wanted;                     /* threads asked for, caller included; 0: not yet decided */
+    atomic_int_fast64_t spin_ns;
+    worker_state worker[MAX_THREADS];
 } pool_state;
 
-static pool_state pool = {.mutex = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER, .idle = PTHREAD_COND_INITIALIZER};
+static pool_state pool;
 static pthread_mutex_t callers = PTHREAD_MUTEX_INITIALIZER; /* one parallel call at a time */
 static pthread_once_t at_fork = PTHREAD_ONCE_INIT;
 static GAP_THREAD_LOCAL bool inside; /* this thread is running a chunk: calls from it are nested */
@@ -50,6 +63,9 @@ static void relax(void) {
 #endif
 }
 
+static uint32_t number_of(uint64_t word) { return (uint32_t)(word >> NUMBER_SHIFT); }
+static int helpers_of(uint64_t word) { return (int)(word >> HELPERS_SHIFT & (MAX_THREADS - 1)); }
+
 static void run_chunks(int thread) {
     for (;;) {
         if (atomic_load_explicit(&pool.stop, memory_order_relaxed)) return;
@@ -59,54 +75,78 @@ static void run_chunks(int thread) {
     }
 }
 
-/* Waits until the job number differs from `seen`: spins a little, then sleeps. */
-static uint64_t wait_for_job(uint64_t seen) {
-    int64_t until = now_ns() + SPIN_NS;
-    for (int k = 0;; k++) {
-        uint64_t job = atomic_load(&pool.job);
-        if (job != seen) return job;
+static bool job_moved(uint32_t seen) { return number_of(atomic_load(&pool.word)) != seen; }
+static bool all_left(uint32_t unused) { return (void)unused, (atomic_load(&pool.word) & INSIDE_MASK) == 0; }
+
+/* Spins until done(seen), for a while; false: it is not. */
+static bool spin(bool (*done)(uint32_t), uint32_t seen) {
+    const int64_t limit = atomic_load_explicit(&pool.spin_ns, memory_order_relaxed);
+    int64_t until = 0;
+    if (limit == 0) return done(seen);
+    for (int k = 1; !done(seen); k++) {
         relax();
-        if ((k & 63) == 63 && now_ns() > until) break;
+        if (k % 64 != 0) continue; /* the clock costs as much as many looks */
+        const int64_t now = now_ns();
+        if (until == 0) until = now + limit;
+        if (now > until) return false;
     }
-    pthread_mutex_lock(&pool.mutex);
-    while (atomic_load(&pool.job) == seen) pthread_cond_wait(&pool.wake, &pool.mutex);
-    uint64_t job = atomic_load(&pool.job);
-    pthread_mutex_unlock(&pool.mutex);
-    return job;
+    return true;
+}
+
+/* Until done(seen). `asleep` tells those who make it so to ring. */
+static void sleep_until(bool (*done)(uint32_t), uint32_t seen, gap_event *bell, atomic_bool *asleep) {
+    atomic_store(asleep, true);
+    for (;;) {
+        const uint32_t rung = gap_event_now(bell);
+        if (done(seen)) break;
+        gap_event_wait(bell, rung);
+    }
+    atomic_store(asleep, false);
+}
+
+/* Joins the open job where it wants this worker. *seen becomes the number of the job that was looked at. */
+static bool join_job(int index, uint32_t *seen, bool *wanted) {
+    uint64_t word = atomic_load(&pool.word);
+    do {
+        *seen = number_of(word);
+        *wanted = index < helpers_of(word);
+        if (!*wanted || !(word & OPEN)) return false;
+    } while (!atomic_compare_exchange_weak(&pool.word, &word, word + 1));
+    return true;
+}
+
+/* The last to leave a closed job calls the caller, who may have gone to sleep. */
+static void leave_job(void) {
+    const uint64_t word = atomic_fetch_sub(&pool.word, 1);
+    if ((word & INSIDE_MASK) == 1 && !(word & OPEN) && atomic_load(&pool.caller_asleep)) gap_event_ring(&pool.left);
 }
 
 static _Noreturn void worker_loop(int index) {
+    uint32_t seen = 0;
+    bool wanted = true;
     gap_cpu_flush_denormals();
     inside = true;
     my_thread = index + 1;
-    /* Starting from 0 is safe: a job older than this worker had fewer helpers than this worker's index. */
-    uint64_t seen = 0;
     for (;;) {
-        uint64_t job = wait_for_job(seen);
-        seen = job;
-        /* The number of helpers travels in the same word as the job's number: read apart, a worker that slept
-         * through one job could take part in the next one twice. */
-        if (index >= (int)(job & HELPERS_MASK)) continue;
-        run_chunks(my_thread);
-        if (atomic_fetch_sub(&pool.busy, 1) == 1) {
-            pthread_mutex_lock(&pool.mutex);
-            pthread_cond_signal(&pool.idle);
-            pthread_mutex_unlock(&pool.mutex);
+        if (join_job(index, &seen, &wanted)) {
+            run_chunks(my_thread);
+            leave_job();
         }
+        /* Whom the last job did not want will not be wanted soon. */
+        if (!wanted || !spin(job_moved, seen)) sleep_until(job_moved, seen, &pool.worker[index].bell, &pool.worker[index].asleep);
     }
 }
 
 static void *worker_main(void *cookie) { worker_loop((int)(intptr_t)cookie); }
 
-/* In the child of a fork there are no workers, and locks held by other threads are stale: start afresh. */
+/* In the child of a fork there are no workers, and what other threads held is stale: start afresh. */
 static void after_fork_child(void) {
-    pthread_mutex_init(&pool.mutex, NULL);
     pthread_mutex_init(&callers, NULL);
-    pthread_cond_init(&pool.wake, NULL);
-    pthread_cond_init(&pool.idle, NULL);
+    gap_event_after_fork();
     pool.n_workers = 0;
-    atomic_store(&pool.job, 0);
-    atomic_store(&pool.busy, 0);
+    atomic_store(&pool.word, atomic_load(&pool.word) >> NUMBER_SHIFT << NUMBER_SHIFT);
+    atomic_store(&pool.caller_asleep, false);
+    for (int k = 0; k < MAX_THREADS; k++) atomic_store(&pool.worker[k].asleep, false);
     inside = false;
     forking = false;
     my_thread = 0;
@@ -143,15 +183,21 @@ static int decide_wanted(void) {
     return n > MAX_THREADS ? MAX_THREADS : n;
 }
 
+/* Where threads outnumber CPUs, who spins keeps the CPU from who works. */
+static void set_wanted(int n) {
+    atomic_store(&pool.spin_ns, n > gap_cpu_count() ? 0 : SPIN_NS);
+    atomic_store(&pool.wanted, n);
+}
+
 int gap_threads_get(void) {
-    if (pool.wanted == 0) pool.wanted = decide_wanted();
-    return pool.wanted;
+    if (atomic_load_explicit(&pool.wanted, memory_order_relaxed) == 0) set_wanted(decide_wanted());
+    return atomic_load_explicit(&pool.wanted, memory_order_relaxed);
 }
 
 gap_status gap_threads_set(int n) {
     if (n < 1 || n > MAX_THREADS) return gap_fail(GAP_ERR_VALUE, "threads: number must be in [1, %d], got %d", MAX_THREADS, n);
     pthread_mutex_lock(&callers);
-    pool.wanted = n;
+    set_wanted(n);
     pthread_mutex_unlock(&callers);
     return GAP_OK;
 }
@@ -166,15 +212,20 @@ static void ensure_workers(int n) {
     }
 }
 
-static void wait_idle(void) {
-    int64_t until = now_ns() + SPIN_NS;
-    for (int k = 0; atomic_load(&pool.busy) != 0; k++) {
-        relax();
-        if ((k & 63) != 63 || now_ns() <= until) continue;
-        pthread_mutex_lock(&pool.mutex);
-        while (atomic_load(&pool.busy) != 0) pthread_cond_wait(&pool.idle, &pool.mutex);
-        pthread_mutex_unlock(&pool.mutex);
-    }
+/* Lets workers in, and calls those who sleep. */
+static void open_job(int helpers) {
+    const uint64_t number = (uint64_t)number_of(atomic_load(&pool.word)) + 1;
+    atomic_store(&pool.next, 0);
+    atomic_store(&pool.stop, false);
+    atomic_store(&pool.word, number << NUMBER_SHIFT | OPEN | (uint64_t)helpers << HELPERS_SHIFT);
+    for (int k = 0; k < helpers; k++)
+        if (atomic_load(&pool.worker[k].asleep)) gap_event_ring(&pool.worker[k].bell);
+}
+
+/* Lets nobody in any more, and waits for those inside. */
+static void close_job(void) {
+    const uint64_t word = atomic_fetch_and(&pool.word, ~OPEN);
+    if ((word & INSIDE_MASK) != 0 && !spin(all_left, 0)) sleep_until(all_left, 0, &pool.left, &pool.caller_asleep);
 }
 
 static gap_status run_alone(int64_t n_chunks, gap_chunk_fn *fn, void *arg) {
@@ -198,42 +249,48 @@ static bool work_and_poll(void) {
     }
 }
 
-gap_status gap_parallel(int64_t n_chunks, gap_chunk_fn *fn, void *arg) {
+/* The caller's state of mind around its own chunks. */
+static unsigned begin_work(void) {
+    inside = true;
+    return gap_cpu_flush_denormals();
+}
+
+static void end_work(unsigned float_state) {
+    inside = false;
+    gap_cpu_restore(float_state);
+}
+
+static gap_status run_with_helpers(int64_t n_chunks, gap_chunk_fn *fn, void *arg, int64_t helpers) {
+    pthread_mutex_lock(&callers);
+    ensure_workers((int)helpers);
+    if (helpers > pool.n_workers) helpers = pool.n_workers;
+    const unsigned float_state = begin_work();
+    pool.fn = fn, pool.arg = arg, pool.n_chunks = n_chunks;
+    open_job((int)helpers);
+    const bool stopped = work_and_poll();
+    close_job();
+    end_work(float_state);
+    pthread_mutex_unlock(&callers);
+    return stopped ? gap_fail(GAP_ERR_INTERRUPTED, "interrupted") : GAP_OK;
+}
+
+gap_status gap_parallel_sized(int64_t n_chunks, gap_chunk_fn *fn, void *arg, int64_t work_ns) {
     if (inside) { /* nested: a worker's own chunk, or a caller's */
         for (int64_t k = 0; k < n_chunks; k++) fn(arg, k, my_thread);
         return GAP_OK;
     }
     pthread_once(&at_fork, register_fork);
-    unsigned float_state = gap_cpu_flush_denormals();
-    gap_status st = GAP_OK;
-    if (n_chunks < 2 || gap_threads_get() == 1) {
-        inside = true;
-        st = run_alone(n_chunks, fn, arg);
-        inside = false;
-        gap_cpu_restore(float_state);
-        return st;
-    }
-    pthread_mutex_lock(&callers);
-    int helpers = gap_threads_get() - 1;
-    if (helpers > n_chunks - 1) helpers = (int)(n_chunks - 1);
-    ensure_workers(helpers);
-    if (helpers > pool.n_workers) helpers = pool.n_workers;
-    inside = true;
-    pool.fn = fn, pool.arg = arg, pool.n_chunks = n_chunks;
-    atomic_store(&pool.next, 0);
-    atomic_store(&pool.stop, false);
-    atomic_store(&pool.busy, helpers);
-    pthread_mutex_lock(&pool.mutex);
-    atomic_store(&pool.job, ((atomic_load(&pool.job) >> 16) + 1) << 16 | (uint64_t)helpers);
-    pthread_cond_broadcast(&pool.wake);
-    pthread_mutex_unlock(&pool.mutex);
-    bool stopped = work_and_poll();
-    wait_idle();
-    inside = false;
-    pthread_mutex_unlock(&callers);
-    gap_cpu_restore(float_state);
-    return stopped ? gap_fail(GAP_ERR_INTERRUPTED, "interrupted") : GAP_OK;
+    int64_t helpers = gap_threads_get() - 1;
+    if (helpers > n_chunks - 1) helpers = n_chunks - 1;
+    if (helpers > work_ns / GAP_WORTH_NS - 1) helpers = work_ns / GAP_WORTH_NS - 1;
+    if (helpers > 0) return run_with_helpers(n_chunks, fn, arg, helpers);
+    const unsigned float_state = begin_work();
+    const gap_status st = run_alone(n_chunks, fn, arg);
+    end_work(float_state);
+    return st;
 }
+
+gap_status gap_parallel(int64_t n_chunks, gap_chunk_fn *fn, void *arg) { return gap_parallel_sized(n_chunks, fn, arg, INT64_MAX); }
 
 void gap_interrupt_set(gap_interrupted_fn *fn, void *cookie, gap_interrupted_fn **old_fn, void **old_cookie) {
     if (old_fn != NULL) *old_fn = poll_fn;

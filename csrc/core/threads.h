@@ -2,7 +2,10 @@
  *
  * The calling thread works too. Chunks are claimed by an atomic counter, so nothing may depend on which thread ran a
  * chunk; sums are kept per chunk and added in chunk order by the caller. Nested calls run in the calling thread.
- * Workers spin briefly, then sleep. After fork() the child makes new workers at first use.
+ * A job is open while it has chunks to claim: workers join it when they come, and the caller waits for those who joined,
+ * never for one who is asleep or whose CPU is taken away. So a slow helper costs its own chunk, not its share.
+ * Workers spin briefly, then sleep (at once where there are more threads than CPUs); nobody is called who is awake.
+ * After fork() the child makes new workers at first use.
  * Every participating thread runs with denormals flushed while it works (see core/cpu.h).
  */
 #ifndef GAP_CORE_THREADS_H
@@ -29,6 +32,13 @@ int gap_threads_get(void); /* default: GAPLESS_NUM_THREADS, else gap_cpu_count()
 /* Runs fn(arg, 0..n_chunks). Returns GAP_OK, or GAP_ERR_INTERRUPTED when this thread's poll said so.
  * Thread safe: a second caller waits for the first. */
 GAP_MUST_USE gap_status gap_parallel(int64_t n_chunks, gap_chunk_fn *fn, void *arg);
+/* The same, told how long all chunks take one thread, about: it asks for no more helpers than there are pieces of
+ * GAP_WORTH_NS beyond the first, so that small work stays in the calling thread. Changes no result. */
+GAP_MUST_USE gap_status gap_parallel_sized(int64_t n_chunks, gap_chunk_fn *fn, void *arg, int64_t work_ns);
+#define GAP_WORTH_NS 3000 /* a few times what bench_threads prints for an empty call with the workers awake */
+/* Guesses for it, for one core of any machine that we run on: within a factor of four is good enough. */
+static inline int64_t gap_ns_of_floats(int64_t n) { return n / 4; }  /* read and written once */
+static inline int64_t gap_ns_of_fmas(int64_t n) { return n / 32; }
 
 /* Sets this thread's poll (NULL: none) for the gap_parallel calls that it makes; returns the old one through the pointers. */
 void gap_interrupt_set(gap_interrupted_fn *fn, void *cookie, gap_interrupted_fn **old_fn, void **old_cookie);

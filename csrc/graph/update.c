@@ -48,27 +48,6 @@ gap_status gap_plan_check_loss(const gap_plan *p, const gap_plan_call *call, dou
     return gap_fail(GAP_ERR_NONFINITE, "epoch %lld, step %lld: the batch's loss is %g", (long long)call->epoch, (long long)call->step, mean);
 }
 
-/* Finite: the exponent is not all ones. Integers, so that the compiler may take many at a time. */
-static int holds_nonfinite(const float *x, size_t n) {
-    int bad = 0;
-    for (size_t k = 0; k < n; k++) {
-        uint32_t word;
-        memcpy(&word, &x[k], sizeof word);
-        bad |= (word & 0x7f800000u) == 0x7f800000u;
-    }
-    return bad;
-}
-
-/* Eight running sums over k mod 8, then a tree: one order, whatever the instruction set. */
-static double sum_of_squares(const float *x, size_t n) {
-    double s[8] = {0};
-    size_t k = 0;
-    for (; k + 8 <= n; k += 8)
-        for (int j = 0; j < 8; j++) s[j] += (double)x[k + (size_t)j] * (double)x[k + (size_t)j];
-    for (int j = 0; k < n; k++, j++) s[j] += (double)x[k] * (double)x[k];
-    return ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7]));
-}
-
 typedef struct {
     gap_plan *p;
     bool squares;
@@ -79,8 +58,8 @@ static void check_chunk(void *arg, int64_t chunk, int thread) {
     const check_job *job = arg;
     const gap_plan_range *r = &job->p->range[chunk];
     const float *g = job->p->gradient + r->begin; /* (r->count) */
-    job->p->range_bad[chunk] = holds_nonfinite(g, r->count);
-    if (job->squares) job->p->range_sum[chunk] = sum_of_squares(g, r->count);
+    const gap_optim_kernels *kernels = job->p->opt.kernels->optim;
+    job->p->range_bad[chunk] = job->squares ? kernels->nonfinite_squares(r->count, g, &job->p->range_sum[chunk]) : kernels->nonfinite(r->count, g);
 }
 
 gap_status gap_plan_check_finite(gap_plan *p, const gap_plan_call *call, double *norm) {
@@ -88,7 +67,7 @@ gap_status gap_plan_check_finite(gap_plan *p, const gap_plan_call *call, double 
     char ids[96];
     double sum = 0;
     int bad = 0, last = -1;
-    gap_status st = gap_parallel(p->n_ranges, check_chunk, &job);
+    gap_status st = gap_parallel_sized(p->n_ranges, check_chunk, &job, gap_ns_of_floats((int64_t)p->store->floats));
     if (st != GAP_OK) return st;
     for (int k = 0; k < p->n_ranges; k++) {
         if (norm != NULL) sum += p->range_sum[k];
@@ -112,14 +91,13 @@ static void clip_chunk(void *arg, int64_t chunk, int thread) {
     (void)thread;
     const clip_job *job = arg;
     const gap_plan_range *r = &job->p->range[chunk];
-    float *g = job->p->gradient + r->begin; /* (r->count) */
-    for (size_t k = 0; k < r->count; k++) g[k] *= job->factor;
+    job->p->opt.kernels->optim->scale(r->count, job->p->gradient + r->begin, job->factor);
 }
 
 /* As torch's clip_grad_norm_: gradients * min(1, bound / (norm + 1e-6)). */
 gap_status gap_plan_clip(gap_plan *p, double norm, double bound) {
     clip_job job = {p, (float)(bound / (norm + 1e-6))};
-    return job.factor < 1.0f ? gap_parallel(p->n_ranges, clip_chunk, &job) : GAP_OK;
+    return job.factor < 1.0f ? gap_parallel_sized(p->n_ranges, clip_chunk, &job, gap_ns_of_floats((int64_t)p->store->floats)) : GAP_OK;
 }
 
 typedef struct {
@@ -147,25 +125,27 @@ static void commit_all(void *arg, int64_t chunk, int thread) {
     }
 }
 
+/* Weights, slots and the moving average of one range, in one pass. */
 static void optimize_chunk(void *arg, int64_t chunk, int thread) {
     (void)thread;
     const update_job *job = arg;
     const gap_optimizer_def *def = job->p->opt.optimizer;
-    const gap_plan_range *r = &job->p->range[chunk];
-    const gap_entry *e = &job->p->store->entry[r->entry];
-    float *slot[GAP_OPTIM_MAX_SLOTS] = {NULL};
-    for (int k = 0; k < def->n_slots; k++) slot[k] = job->slot[k] + r->begin;
-    def->update(job->args->hyper + e->group * def->n_params, e->updates + 1, r->count, job->master + r->begin,
-                job->p->gradient + r->begin, slot);
+    const gap_plan_range *range = &job->p->range[chunk];
+    const gap_entry *e = &job->p->store->entry[range->entry];
+    gap_optim_range r = {.n = range->count, .weight = job->master + range->begin, .gradient = job->p->gradient + range->begin,
+                         .ema = job->ema ? job->ema + range->begin : NULL, .ema_move = job->ema_move};
+    for (int k = 0; k < def->n_slots; k++) r.slot[k] = job->slot[k] + range->begin;
+    def->update(job->p->opt.kernels->optim, job->args->hyper + e->group * def->n_params, e->updates + 1, &r);
 }
 
-/* ema + (1 - d) * (w - ema): d * ema + (1 - d) * w, and exactly w where both are equal. */
-static void ema_chunk(void *arg, int64_t chunk, int thread) {
+/* ema + (1 - d) * (w - ema): d * ema + (1 - d) * w, and exactly w where both are equal. Of an entry that does not learn:
+ * buffers have moved, frozen weights may have been written from outside. */
+static void average_entry(void *arg, int64_t entry, int thread) {
     (void)thread;
     const update_job *job = arg;
-    size_t begin = (size_t)chunk * GAP_UPDATE_CHUNK, end = begin + GAP_UPDATE_CHUNK, floats = job->p->store->floats;
-    for (size_t k = begin; k < (end < floats ? end : floats); k++)
-        job->ema[k] = job->ema[k] + job->ema_move * (job->master[k] - job->ema[k]);
+    const gap_entry *e = &job->p->store->entry[entry];
+    if (!job->p->learns[entry])
+        job->p->opt.kernels->optim->average(e->count, job->master + e->offset, job->ema + e->offset, job->ema_move);
 }
 
 /* All that can fail, before anything is written. A new EMA plane starts as the weights are. */
@@ -199,7 +179,7 @@ static gap_status check_buffers(const update_job *job) {
     char ids[96];
     for (int k = 0; k < job->p->store->n_entries; k++) {
         const gap_entry *e = &job->p->store->entry[k];
-        if (e->decl.kind == GAP_WEIGHT_BUFFER && holds_nonfinite(job->master + e->offset, e->count))
+        if (e->decl.kind == GAP_WEIGHT_BUFFER && job->p->opt.kernels->optim->nonfinite(e->count, job->master + e->offset))
             return gap_fail(GAP_ERR_NONFINITE, "epoch %lld, step %lld: the batch's statistics would make %s not finite (%s)",
                             (long long)job->call->epoch, (long long)job->call->step, e->name, ids_text(job->call, ids));
     }
@@ -215,6 +195,14 @@ static gap_status move_buffers(update_job *job) {
     return st;
 }
 
+/* Floats of the entries that do not learn. */
+static size_t unlearnt(const gap_plan *p) {
+    size_t floats = 0;
+    for (int k = 0; k < p->store->n_entries; k++)
+        if (!p->learns[k]) floats += p->store->entry[k].count;
+    return floats;
+}
+
 static gap_status write_all(update_job *job) {
     gap_plan *p = job->p;
     gap_store *s = p->store;
@@ -224,10 +212,9 @@ static gap_status write_all(update_job *job) {
         return st;
     }
     s->version++;
-    st = gap_parallel(p->n_ranges, optimize_chunk, job);
+    st = gap_parallel_sized(p->n_ranges, optimize_chunk, job, gap_ns_of_floats((int64_t)s->floats));
     for (int k = 0; k < s->n_entries; k++) s->entry[k].updates += p->learns[k];
-    if (st == GAP_OK && job->ema != NULL)
-        st = gap_parallel((int64_t)((s->floats + GAP_UPDATE_CHUNK - 1) / GAP_UPDATE_CHUNK), ema_chunk, job);
+    if (st == GAP_OK && job->ema != NULL) st = gap_parallel_sized(s->n_entries, average_entry, job, gap_ns_of_floats((int64_t)unlearnt(p)));
     return st;
 }
 

@@ -24,8 +24,8 @@ static const gap_param params[] = {
     {"amsgrad", GAP_BOOL, .dflt = 0, .doc = "divide by the largest mean of squares so far"},
 };
 
-static void update(const double *hyper, int64_t step, size_t n, float *weight, const float *gradient, float *const *slot) {
-    gap_adam_update(hyper, false, step, n, weight, gradient, slot);
+static void update(const gap_optim_kernels *kernels, const double *hyper, int64_t step, const gap_optim_range *r) {
+    gap_adam_update(kernels, hyper, false, step, r);
 }
 
 const gap_optimizer_def gap_optimizer_adam = {

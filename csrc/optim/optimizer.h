@@ -1,12 +1,11 @@
-/* optimizer.h — an optimizer's table row: slots per parameter and the update of a run of elements. */
+/* optimizer.h — an optimizer's table row: slots per parameter and the update of a run of weights. */
 #ifndef GAP_OPTIM_OPTIMIZER_H
 #define GAP_OPTIM_OPTIMIZER_H
 
 #include <stddef.h>
 
 #include "core/param.h"
-
-#define GAP_OPTIM_MAX_SLOTS 4
+#include "kernels/optim.h"
 
 typedef struct {
     const char *name, *doc;
@@ -14,9 +13,10 @@ typedef struct {
     int n_params;
     int n_slots;
     const char *slot_names[GAP_OPTIM_MAX_SLOTS]; /* as torch names its state: "momentum_buffer", "exp_avg", … */
-    /* One step on n consecutive weights of one group. hyper: a double per param, in their order (bools 0 or 1).
-     * step: 1 for the first update. Slots start at zero. Elementwise: any cut of a range gives the same bits. */
-    void (*update)(const double *hyper, int64_t step, size_t n, float *weight, const float *gradient, float *const *slot);
+    /* One step on a run of weights of one group: works out its constants and calls one kernel, which moves weights, slots and
+     * the moving average in one pass. hyper: a double per param, in their order (bools 0 or 1). step: 1 for the first update.
+     * Slots start at zero. Elementwise: any cut of a run gives the same bits. */
+    void (*update)(const gap_optim_kernels *kernels, const double *hyper, int64_t step, const gap_optim_range *r);
 } gap_optimizer_def;
 
 extern const gap_optimizer_def *const gap_optimizer_table[];

@@ -10,13 +10,11 @@ Where rounding makes v - a^2 negative it is taken as 0 (torch gives NaN there).
 Agrees with: torch.optim.RMSprop, 50 steps within 1e-5 relative.  Source: Hinton, lecture 6e; Graves 2013 (centered).
 */
 #include <math.h>
-#include <stdbool.h>
 
 #include "gen/docs.h"
 #include "optim/optimizer.h"
 
 enum { LR, ALPHA, EPS, DECAY, MOMENTUM, CENTERED };
-enum { SQUARE_AVG, MOMENTUM_BUFFER, GRAD_AVG };
 
 static const gap_param params[] = {
     {"lr", GAP_FLOAT, .dflt = 1e-2, .lo = 0, .hi = INFINITY, .doc = "learning rate"},
@@ -27,33 +25,13 @@ static const gap_param params[] = {
     {"centered", GAP_BOOL, .dflt = 0, .doc = "divide by the standard deviation instead of the root mean square"},
 };
 
-static inline float lerp(float from, float to, float t) {
-    return t < 0.5f ? from + t * (to - from) : to - (to - from) * (1.0f - t);
-}
-
-static void update(const double *hyper, int64_t step, size_t n, float *weight, const float *gradient, float *const *slot) {
+static void update(const gap_optim_kernels *kernels, const double *hyper, int64_t step, const gap_optim_range *r) {
     (void)step;
-    const float lr = (float)hyper[LR], alpha = (float)hyper[ALPHA], rest = (float)(1.0 - hyper[ALPHA]), eps = (float)hyper[EPS];
-    const float decay = (float)hyper[DECAY], momentum = (float)hyper[MOMENTUM];
-    const bool centered = hyper[CENTERED] != 0;
-    float *v = slot[SQUARE_AVG], *b = slot[MOMENTUM_BUFFER], *a = slot[GRAD_AVG];
-    for (size_t i = 0; i < n; i++) {
-        float g = gradient[i] + decay * weight[i];
-        v[i] = v[i] * alpha + rest * (g * g);
-        float spread = v[i];
-        if (centered) {
-            a[i] = lerp(a[i], g, rest);
-            spread -= a[i] * a[i];
-            spread = spread < 0 ? 0 : spread;
-        }
-        float d = sqrtf(spread) + eps;
-        if (momentum > 0) {
-            b[i] = b[i] * momentum + g / d;
-            weight[i] -= lr * b[i];
-        } else {
-            weight[i] -= lr * (g / d);
-        }
-    }
+    const gap_optim_rmsprop c = {
+        .lr = (float)hyper[LR], .alpha = (float)hyper[ALPHA], .rest = (float)(1.0 - hyper[ALPHA]), .eps = (float)hyper[EPS],
+        .decay = (float)hyper[DECAY], .momentum = (float)hyper[MOMENTUM], .centered = hyper[CENTERED] != 0,
+    };
+    kernels->rmsprop(r, &c);
 }
 
 const gap_optimizer_def gap_optimizer_rmsprop = {

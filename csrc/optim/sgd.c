@@ -24,24 +24,14 @@ static const gap_param params[] = {
     {"nesterov", GAP_BOOL, .dflt = 0, .doc = "look ahead; meant for momentum > 0 and dampening = 0"},
 };
 
-static void update_momentum(const double *hyper, bool first, size_t n, float *w, const float *gradient, float *b) {
-    const float lr = (float)hyper[LR], momentum = (float)hyper[MOMENTUM], decay = (float)hyper[DECAY];
-    const float keep = first ? 0.0f : momentum, take = first ? 1.0f : (float)(1.0 - hyper[DAMPENING]);
-    const bool nesterov = hyper[NESTEROV] != 0;
-    for (size_t i = 0; i < n; i++) {
-        float g = gradient[i] + decay * w[i];
-        b[i] = b[i] * keep + take * g;
-        w[i] -= lr * (nesterov ? g + momentum * b[i] : b[i]);
-    }
-}
-
-static void update(const double *hyper, int64_t step, size_t n, float *weight, const float *gradient, float *const *slot) {
-    if (hyper[MOMENTUM] != 0) {
-        update_momentum(hyper, step == 1, n, weight, gradient, slot[0]);
-        return;
-    }
-    const float lr = (float)hyper[LR], decay = (float)hyper[DECAY];
-    for (size_t i = 0; i < n; i++) weight[i] -= lr * (gradient[i] + decay * weight[i]);
+static void update(const gap_optim_kernels *kernels, const double *hyper, int64_t step, const gap_optim_range *r) {
+    const bool first = step == 1; /* the buffer becomes the gradient */
+    const gap_optim_sgd c = {
+        .lr = (float)hyper[LR], .decay = (float)hyper[DECAY], .keep = first ? 0.0f : (float)hyper[MOMENTUM],
+        .take = first ? 1.0f : (float)(1.0 - hyper[DAMPENING]), .momentum = (float)hyper[MOMENTUM],
+        .plain = hyper[MOMENTUM] == 0, .nesterov = hyper[NESTEROV] != 0,
+    };
+    kernels->sgd(r, &c);
 }
 
 const gap_optimizer_def gap_optimizer_sgd = {

@@ -1,8 +1,10 @@
 #include "core/threads.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "harness.h"
@@ -51,6 +53,56 @@ static void test_threads_nested_calls_run_in_place(void) {
     CHECK_OK(gap_threads_set(3));
     CHECK_OK(gap_parallel(50, nested_outer, &count));
     CHECK(atomic_load(&count) == 500);
+}
+
+typedef struct { atomic_int done, elsewhere; } counted;
+static void where(void *arg, int64_t chunk, int thread) {
+    (void)chunk;
+    counted *c = arg;
+    atomic_fetch_add(&c->done, 1);
+    if (thread != 0) atomic_fetch_add(&c->elsewhere, 1);
+}
+
+static void test_threads_small_work_stays_with_the_caller(void) {
+    CHECK_OK(gap_threads_set(4));
+    counted c = {0};
+    for (int k = 0; k < 200; k++) CHECK_OK(gap_parallel_sized(50, where, &c, GAP_WORTH_NS));
+    CHECK(atomic_load(&c.done) == 200 * 50 && atomic_load(&c.elsewhere) == 0);
+    for (int k = 0; k < 200; k++) CHECK_OK(gap_parallel_sized(50, where, &c, (k % 6) * GAP_WORTH_NS));
+    CHECK(atomic_load(&c.done) == 2 * 200 * 50);
+    CHECK_OK(gap_parallel_sized(0, where, &c, INT64_MAX));
+    CHECK(atomic_load(&c.done) == 2 * 200 * 50);
+}
+
+/* A chunk that waits until some other thread has run one: workers that sleep must be called. */
+static void meet(void *arg, int64_t chunk, int thread) {
+    (void)chunk;
+    atomic_int *threads_seen = arg;
+    atomic_fetch_or(threads_seen, 1 << thread);
+    while (atomic_load(threads_seen) != 3) sched_yield();
+}
+
+static void test_threads_call_those_who_sleep(void) {
+    CHECK_OK(gap_threads_set(2));
+    for (int k = 0; k < 40; k++) {
+        const struct timespec pause = {.tv_nsec = 10000 * k}; /* up to four times as long as a worker spins */
+        atomic_int threads_seen = 0;
+        nanosleep(&pause, NULL);
+        CHECK_OK(gap_parallel(2, meet, &threads_seen));
+        CHECK(atomic_load(&threads_seen) == 3);
+    }
+}
+
+/* Jobs that end before a worker has come: what they were given is gone by then, and must not be touched. */
+static void test_threads_late_workers_touch_nothing(void) {
+    CHECK_OK(gap_threads_set(8));
+    for (int k = 0; k < 3000; k++) {
+        counted *c = NULL;
+        CHECK_OK(GAP_NEW(c));
+        CHECK_OK(gap_parallel(3, where, c));
+        CHECK(atomic_load(&c->done) == 3);
+        gap_free(c);
+    }
 }
 
 static int stop_now(void *cookie) { return ++*(int *)cookie > 3; }
@@ -114,6 +166,9 @@ static void test_threads_number_is_checked(void) {
 int main(void) {
     RUN(test_threads_run_every_chunk_once);
     RUN(test_threads_nested_calls_run_in_place);
+    RUN(test_threads_small_work_stays_with_the_caller);
+    RUN(test_threads_call_those_who_sleep);
+    RUN(test_threads_late_workers_touch_nothing);
     RUN(test_threads_stop_when_the_poll_says_so);
     RUN(test_threads_two_callers_take_turns);
 #if !defined(__SANITIZE_THREAD__)

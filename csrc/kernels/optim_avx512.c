@@ -1,0 +1,6 @@
+#include "kernels/optim.h"
+
+#include "kernels/isa_avx512.h"
+#ifdef GAP_ISA
+#include "kernels/optim.inc"
+#endif

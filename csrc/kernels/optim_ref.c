@@ -1,0 +1,6 @@
+#include "kernels/optim.h"
+
+#include "kernels/isa_ref.h"
+#ifdef GAP_ISA
+#include "kernels/optim.inc"
+#endif
