@@ -14,6 +14,8 @@ typedef struct {
     int n_params;
     int n_slots;
     const char *slot_names[GAP_OPTIM_MAX_SLOTS]; /* as torch names its state: "momentum_buffer", "exp_avg", … */
+    /* What ranges alone cannot say about one group's values (hyper as below). NULL: nothing more to check. */
+    gap_status (*check)(const double *hyper);
     /* One step on n consecutive weights of one group. hyper: a double per param, in their order (bools 0 or 1).
      * step: 1 for the first update. Slots start at zero. Elementwise: any cut of a range gives the same bits. */
     void (*update)(const double *hyper, int64_t step, size_t n, float *weight, const float *gradient, float *const *slot);
