@@ -1,6 +1,6 @@
 """Hold the layer rule: a folder of csrc/ includes only folders below it; only bind/ sees Python.
 
-python check_layers.py CSRC      exit 1 and a line per breach
+    python check_layers.py CSRC      exit 1 and a line per breach
 """
 
 from __future__ import annotations

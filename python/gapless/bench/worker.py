@@ -1,7 +1,7 @@
 """Our side of a benchmark, in a process of its own: a command per line in, a JSON line out.
 
-{"work": "train", "case": [...], "threads": 2, "weights": FILE, …}   ->  {"ready": true, "loss": …}
-{"seconds": 3.0}                                 ->  {"times": […], "peak_memory_bytes": …}
+    {"work": "train", "case": [...], "threads": 2, "weights": FILE, …}   ->  {"ready": true, "loss": …}
+    {"seconds": 3.0}                                 ->  {"times": […], "peak_memory_bytes": …}
 """
 
 from __future__ import annotations
