@@ -186,7 +186,14 @@ static bool find_row(const char *family, const char *name, table_row *out) {
     return true;
 }
 
-/* What ranges cannot say (groups divide channels) is said by the layer's own declaration of its weights, or by the augment's check. */
+/* The optimizer's own check, on its values as a step gets them. */
+static gap_status check_optimizer(const gap_optimizer_def *def, const gap_value *v) {
+    double hyper[GAP_PARAM_MAX];
+    for (int k = 0; k < def->n_params; k++) hyper[k] = def->params[k].kind == GAP_FLOAT ? v[k].f[0] : (double)v[k].i;
+    return def->check(hyper);
+}
+
+/* What ranges cannot say (groups divide channels) is said by the layer's own declaration of its weights, or by the row's check. */
 static int check_rest(const char *family, const char *name, const gap_value *v) {
     gap_weight_decl decl[GAP_LAYER_MAX_WEIGHTS];
     int n = 0;
@@ -194,6 +201,8 @@ static int check_rest(const char *family, const char *name, const gap_value *v) 
     gap_status st = def != NULL && def->weights != NULL ? def->weights(v, decl, &n) : GAP_OK;
     const gap_augment_def *augment = strcmp(family, "augments") == 0 ? gap_augment_find(name) : NULL;
     if (augment != NULL && augment->check != NULL) st = augment->check(v);
+    const gap_optimizer_def *optimizer = strcmp(family, "optimizers") == 0 ? gap_optimizer_find(name) : NULL;
+    if (optimizer != NULL && optimizer->check != NULL) st = check_optimizer(optimizer, v);
     if (st != GAP_OK) gap_bind_raise(st);
     return st == GAP_OK ? 0 : -1;
 }

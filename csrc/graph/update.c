@@ -23,7 +23,10 @@ gap_status gap_plan_check_args(const gap_plan *p, const gap_step_args *args) {
         if (!isfinite(args->hyper[k]))
             return gap_fail(GAP_ERR_VALUE, "step: %s of group %d must be finite, got %g",
                             p->opt.optimizer->params[k % p->opt.optimizer->n_params].name, k / p->opt.optimizer->n_params, args->hyper[k]);
-    return GAP_OK;
+    gap_status st = GAP_OK;
+    for (int g = 0; st == GAP_OK && g < args->n_groups && p->opt.optimizer->check != NULL; g++)
+        st = p->opt.optimizer->check(args->hyper + g * p->opt.optimizer->n_params);
+    return st;
 }
 
 /* "samples 5, 17, 3, …" into text. */

@@ -13,6 +13,8 @@ typedef struct {
     int n_params;
     int n_slots;
     const char *slot_names[GAP_OPTIM_MAX_SLOTS]; /* as torch names its state: "momentum_buffer", "exp_avg", … */
+    /* What ranges alone cannot say about one group's values (hyper as below). NULL: nothing more to check. */
+    gap_status (*check)(const double *hyper);
     /* One step on a run of weights of one group: works out its constants and calls one kernel, which moves weights, slots and
      * the moving average in one pass. hyper: a double per param, in their order (bools 0 or 1). step: 1 for the first update.
      * Slots start at zero. Elementwise: any cut of a run gives the same bits. */

@@ -21,8 +21,15 @@ static const gap_param params[] = {
     {"momentum", GAP_FLOAT, .dflt = 0, .lo = 0, .hi = INFINITY, .doc = "share of the last update that is kept; 0: none"},
     {"dampening", GAP_FLOAT, .dflt = 0, .lo = -INFINITY, .hi = INFINITY, .doc = "share of the gradient kept out of the momentum"},
     {"weight_decay", GAP_FLOAT, .dflt = 0, .lo = 0, .hi = INFINITY, .doc = "L2 penalty, added to the gradient as weight_decay * w"},
-    {"nesterov", GAP_BOOL, .dflt = 0, .doc = "look ahead; meant for momentum > 0 and dampening = 0"},
+    {"nesterov", GAP_BOOL, .dflt = 0, .doc = "look ahead; only with momentum > 0 and dampening = 0"},
 };
+
+/* As torch: without momentum there is nothing to look ahead to, and dampening would make the look-ahead another one. */
+static gap_status check(const double *hyper) {
+    if (hyper[NESTEROV] == 0 || (hyper[MOMENTUM] > 0 && hyper[DAMPENING] == 0)) return GAP_OK;
+    return gap_fail(GAP_ERR_VALUE, "SGD: nesterov must go with momentum > 0 and dampening = 0, got momentum %g and dampening %g",
+                    hyper[MOMENTUM], hyper[DAMPENING]);
+}
 
 static void update(const gap_optim_kernels *kernels, const double *hyper, int64_t step, const gap_optim_range *r) {
     const bool first = step == 1; /* the buffer becomes the gradient */
@@ -36,5 +43,5 @@ static void update(const gap_optim_kernels *kernels, const double *hyper, int64_
 
 const gap_optimizer_def gap_optimizer_sgd = {
     .name = "SGD", .doc = gap_optimizer_sgd_doc, .params = params, .n_params = GAP_COUNTOF(params),
-    .n_slots = 1, .slot_names = {"momentum_buffer"}, .update = update,
+    .n_slots = 1, .slot_names = {"momentum_buffer"}, .check = check, .update = update,
 };

@@ -408,6 +408,8 @@ def _fill_optimization(
         small = max(_pair(values["image_size"])) <= SMALL
         lr = 0.01 if values["pretrained"] else 0.1 if small else 0.05
         usual = {"lr": lr, "momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}
+        if said.get("momentum") == 0 or said.get("dampening"):
+            usual["nesterov"] = False  # it cannot go with these, and nobody asked for it
         chosen = {"name": "SGD", **usual, **said}
         values["optimizer"] = chosen
         why = "a gentle start from trained weights" if values["pretrained"] else "the usual for ResNets"

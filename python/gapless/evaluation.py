@@ -8,6 +8,7 @@ pipeline, precision, class order and k's come from the checkpoint.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 import platform
@@ -34,8 +35,7 @@ __all__ = ["Scorer", "evaluate", "find_checkpoint", "threads_set", "versions"]
 Indices = NDArray[np.int64]
 
 # What may differ between the recorded number and the one now, by named mode or kernel set: share of samples
-# whose
-# rightness may change, and relative difference of the loss. Everything else must be equal.
+# whose rightness may change, and relative difference of the loss. Everything else must be equal.
 TOLERANCES = {"blas": (0.005, 1e-4), "bf16": (0.02, 2e-2), "bf16x3": (0.005, 1e-4)}
 _MAY_DIFFER = {"correct", "loss", "per_class", "digests.outputs"}
 
@@ -199,17 +199,8 @@ class Scorer:
             )
         self.precision, self.threads = precision, threads
         self.batch_size = batch_size or 64
-        self.plan = _core.Plan(
-            self.net.graph(),
-            self.net.store,
-            batch=self.batch_size,
-            training=False,
-            precision=precision,
-            mean=pipeline.mean,
-            std=pipeline.std,
-            input_dtype="uint8",
-            loss=loss,
-        )
+        self._graph, self._loss = self.net.graph(), loss
+        self.path: Path | None = None
         self.kind = "raw"
         self._lists: dict[bytes, str] = {}
 
@@ -235,7 +226,27 @@ class Scorer:
                 threads=threads,
             )
             scorer.load(saved.scored(), saved.weights_kind)
+        scorer.path = saved.path
         return scorer
+
+    @functools.cached_property
+    def plan(self) -> Any:
+        """The compiled net, made when the first batch has come and has the size that the net takes.
+
+        So a file that claims a huge input is refused before any memory is asked for.
+        """
+        with checkpoint_file.fitting(self) if self.path else contextlib.nullcontext():
+            return _core.Plan(
+                self._graph,
+                self.net.store,
+                batch=self.batch_size,
+                training=False,
+                precision=self.precision,
+                mean=self.pipeline.mean,
+                std=self.pipeline.std,
+                input_dtype="uint8",
+                loss=self._loss,
+            )
 
     def load(self, weights: Mapping[str, NDArray[Any]], kind: str) -> None:
         """Copy weights and statistics in, strictly: every name and shape must fit."""

@@ -146,14 +146,14 @@ class Model:
         if batch_size < 1:
             raise ValueError(f"batch_size: must be at least 1, got {batch_size}")
         named = list(_images(images))
-        if self._plan is None or self._plan.batch < min(batch_size, max(len(named), 1)):
-            self._plan = self._compile(min(batch_size, max(len(named), 1)))
         logits = np.empty((len(named), len(self.classes)), np.float32)
-        size = min(batch_size, self._plan.batch)
+        size = min(batch_size, max(len(named), 1))
         for at in range(0, len(named), size):
             part = [_decode(name, value, self._channels) for name, value in named[at : at + size]]
             x = self.pipeline.run(part, np.arange(at, at + len(part), dtype=np.int64))
             self._check(x, named[at][0])
+            if self._plan is None or self._plan.batch < size:  # now that an image has the size it takes
+                self._plan = self._compile(size)
             logits[at : at + len(part)] = self._plan.forward(x)[0]
         bad = np.flatnonzero(~np.isfinite(logits).all(axis=1))
         if len(bad):

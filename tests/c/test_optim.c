@@ -215,6 +215,14 @@ static void test_optim_rows_are_whole(void) {
     }
 }
 
+static void test_optim_sgd_refuses_what_torch_refuses(void) {
+    const gap_optimizer_def *sgd = gap_optimizer_find("SGD");
+    CHECK_OK(sgd->check((double[]){0.1, 0.9, 0, 0, 1}));
+    CHECK_OK(sgd->check((double[]){0.1, 0, 0.3, 0, 0}));
+    CHECK_FAILS(sgd->check((double[]){0.1, 0, 0, 0, 1}), GAP_ERR_VALUE);
+    CHECK_FAILS(sgd->check((double[]){0.1, 0.9, 0.1, 0, 1}), GAP_ERR_VALUE);
+}
+
 int main(void) {
     RUN(test_optim_fifty_steps_follow_the_formulas);
     RUN(test_optim_any_cut_gives_the_same_bits);
@@ -223,5 +231,6 @@ int main(void) {
     RUN(test_optim_sees_what_is_not_finite);
     RUN(test_optim_squares_and_scale_are_the_same_in_every_kernel_set);
     RUN(test_optim_rows_are_whole);
+    RUN(test_optim_sgd_refuses_what_torch_refuses);
     return harness_end();
 }

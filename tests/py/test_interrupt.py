@@ -101,7 +101,8 @@ def test_other_threads_train_without_a_handler(tmp_path: Path) -> None:
     assert runs[0].epochs == 1
 
 
-PATIENCE = 1.0  # seconds; 0.3 on a free machine, and a test must not fail on a busy one
+PROMISE = 0.3  # seconds, both for the first and for the second
+TRIES = 6  # the best of them counts: a processor that is taken away for a while must not fail the test
 SLOW = """
 import sys, numpy as np, gapless as gl
 from gapless import nn
@@ -129,13 +130,14 @@ except KeyboardInterrupt:
 """
 
 
-@pytest.mark.parametrize("times", [1, 2])
-def test_it_is_acknowledged_at_once_in_a_long_step(tmp_path: Path, times: int) -> None:
+def seconds_until_acknowledged(folder: Path, times: int) -> float:
+    """Trains in a process whose steps take long, sends `times` Ctrl-C; the longest wait for an answer."""
     env = {**os.environ, "PYTHONPATH": str(Path(gl.__file__).parents[1]), "GAPLESS_NUM_THREADS": "1"}
-    args = [sys.executable, "-c", SLOW, str(tmp_path / "r")]
+    args = [sys.executable, "-c", SLOW, str(folder)]
     process = subprocess.Popen(args, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stderr is not None
+    waits = []
     try:
         for _ in range(2):
             assert process.stdout.readline() == "step\n"
@@ -145,16 +147,27 @@ def test_it_is_acknowledged_at_once_in_a_long_step(tmp_path: Path, times: int) -
             process.send_signal(signal.SIGINT)
             while not (line := process.stderr.readline()).startswith("Ctrl-C"):
                 assert line or process.poll() is None
-            assert time.monotonic() - sent < PATIENCE
+            waits.append(time.monotonic() - sent)
             assert ("again" in line) == bool(k)
         wanted = "returned True\n" if times == 1 else "abandoned\n"
         while (line := process.stdout.readline()) != wanted:
             assert line == "step\n"
         if times == 2:
-            assert time.monotonic() - sent < PATIENCE
+            waits.append(time.monotonic() - sent)  # by then the step is abandoned
         assert process.wait(60) == 0
-        state = checkpoint.read(tmp_path / "r" / "last.safetensors").state
+        state = checkpoint.read(folder / "last.safetensors").state
         assert state["interrupted"] == (times == 1)
     finally:
         process.kill()
         process.wait()
+        process.stdout.close()
+        process.stderr.close()
+    return max(waits)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_it_is_acknowledged_within_300_ms_in_a_long_step(tmp_path: Path, times: int) -> None:
+    waits = []
+    while min(waits, default=1.0) > PROMISE:
+        assert len(waits) < TRIES, f"acknowledged after {waits} s"
+        waits.append(seconds_until_acknowledged(tmp_path / str(len(waits)), times))

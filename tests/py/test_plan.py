@@ -183,6 +183,12 @@ def test_lr_of_a_step_and_wrong_ones():
         plan.step(X, Y, learning_rate=0.1)
     with pytest.raises(ValueError, match="SGD: lr must be"):
         plan.step(X, Y, lr=-1.0)
+    ahead = make(optimizer=gl.optim.SGD(lr=0.1, momentum=0.9, nesterov=True))
+    with pytest.raises(ValueError, match="nesterov must go with momentum > 0"):
+        ahead.step(X, Y, momentum=0.0)
+    hyper = np.array([[0.1, 0.0, 0.0, 0.0, 1.0]])
+    with pytest.raises(ValueError, match="nesterov must go with momentum > 0"):
+        ahead._last.step(X, Y, hyper=hyper, epoch=0, step=0, ids=np.arange(N), seed=0)
     with pytest.raises(TypeError, match="no optimizer that would take lr"):
         gl.compile(Tiny(), gl.losses.CrossEntropy(), None, (N, 1, 8, 8)).step(X, Y, lr=0.1)
 

@@ -422,6 +422,15 @@ def test_overrides_reach_what_is_not_written_out_yet():
         Recipe(data="digits").override({"train.0.size": "9"})
 
 
+@pytest.mark.parametrize("change", [{"optimizer.momentum": "0"}, {"optimizer.dampening": "0.1"}])
+def test_nesterov_cannot_be_set_beside_what_it_excludes(change):
+    with pytest.raises(RecipeError, match=r"optimizer.*nesterov must go with momentum > 0"):
+        Recipe.from_yaml(DESIGN).override(change)
+    # The default's own nesterov gives way: nobody asked for it.
+    full = resolve(Recipe(data="digits").override(change))
+    assert full.recipe.optimizer["nesterov"] is False
+
+
 # ---- defaults ----
 
 

@@ -176,6 +176,15 @@ def test_objects_cannot_be_changed_but_replaced():
         sgd.rate  # noqa: B018
 
 
+@pytest.mark.parametrize("given", [{}, {"momentum": 0.0}, {"momentum": 0.9, "dampening": 0.1}])
+def test_nesterov_goes_with_momentum_and_without_dampening(given):
+    """As torch.optim.SGD: else nesterov would silently do nothing, or something else."""
+    with pytest.raises(ValueError, match="nesterov must go with momentum > 0 and dampening = 0"):
+        optim.SGD(lr=0.1, nesterov=True, **given)
+    with pytest.raises(ValueError, match="nesterov"):
+        optim.SGD(lr=0.1, momentum=0.9, nesterov=True).replace(**{"momentum": 0.0, **given})
+
+
 def test_torch_spellings_are_understood():
     assert optim.Adam(betas=(0.8, 0.9)) == optim.Adam(beta1=0.8, beta2=0.9)
     assert optim.AdamW().replace(betas=[0.8, 0.9]).beta2 == 0.9

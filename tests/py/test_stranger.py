@@ -8,6 +8,8 @@ import resource
 import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from data_fixtures import image_folder
 
 import gapless as gl
 from gapless import checkpoint, cli, nn
-from gapless.errors import DataError, RecipeError, ShapeError
+from gapless.errors import CheckpointError, DataError, RecipeError, ShapeError
 
 TWO = {"cat": 30, "dog": 30}
 
@@ -70,6 +72,29 @@ def test_a_text_is_no_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[s
     (tmp_path / "recipe.yaml").write_text("data: digits\n" * 20)
     gapless("eval", tmp_path / "recipe.yaml", code=2)
     assert "begins like a text, with 'data: di'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("size", [2048, 1 << 20, 1 << 31])
+def test_a_checkpoint_that_claims_a_huge_input_is_refused_at_once(tmp_path: Path, size: int) -> None:
+    """Before memory is asked for: a plan for such an input takes seconds, or all the memory there is."""
+    run = small.train(tmp_path / "r", epochs=1)
+    saved = checkpoint.read(run.last or "")
+    saved.documents["graph"]["input"] = [1, size, size]
+    saved.documents["recipe"]["epochs"], saved.documents["state"]["finished"] = 2, False
+    file = tmp_path / "r" / "last.safetensors"
+    checkpoint.write(file, saved.tensors, saved.documents)
+    picture = gl.data.digits().load(0)
+    uses: tuple[Callable[[], Any], ...] = (
+        lambda: gl.load(file).predict([picture]),
+        lambda: gl.evaluate(file),
+        lambda: gl.train(resume=file),
+    )
+    for use in uses:
+        before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+        with pytest.raises((ShapeError, CheckpointError), match=rf"{size}, {size}|input sizes"):
+            use()
+        assert time.process_time() - began < 1
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000, "kB"
 
 
 def test_an_empty_class_is_told_once_and_trained_without(

@@ -59,6 +59,7 @@ class Trainer:
 
         self.recipe, self.data, self.net, self.console, self.threads = recipe, data, net, console, threads
         self.settle(folder)
+        self._check_input()
         if recipe["mix"]:
             raise RecipeError("mix: mixing ops (Mixup, CutMix) are not there yet; leave mix empty")
         if recipe["test"] and not len(data.splits.get("test", ())):
@@ -106,6 +107,16 @@ class Trainer:
     def settle(self, folder: Path) -> None:
         """Take a folder to write into."""
         self.folder, self.files = folder, Folder(folder, self.console)
+
+    def _check_input(self) -> None:
+        """Before a plan is made: a stored graph that claims a huge input would cost memory and time."""
+        size = self.recipe["image_size"]
+        height, width = size if isinstance(size, list) else (size, size)
+        if tuple(self.net.input_shape) != (self.data.channels, height, width):
+            raise ShapeError(
+                f"the network takes (C, H, W) = {tuple(self.net.input_shape)}, the recipe's images are "
+                f"{(self.data.channels, height, width)}"
+            )
 
     def _batches(self) -> int:
         n, size = len(self.index), self.recipe["batch_size"]
