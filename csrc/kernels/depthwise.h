@@ -1,0 +1,51 @@
+/* depthwise.h — depthwise convolution on one block of 16 channels: lanes are channels, rows are found by pointer.
+ *
+ * A caller keeps padded rows of 16-channel pixels somewhere in the cache and hands over a list of pointers to them, so that
+ * rows can stand in a ring and all rows of padding can be one row of zeros. Strides and offsets are in floats.
+ * Order, whatever the tiles and the instruction set: an output is one chain of fused multiply-adds over its taps in the
+ * order of (i, j); a weight gradient is one chain over (row, pixel) in order, begun at 0 and then added to what stands.
+ * No function allocates, fails or starts threads. Pointers need 4-byte alignment.
+ */
+#ifndef GAP_KERNELS_DEPTHWISE_H
+#define GAP_KERNELS_DEPTHWISE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* The taps of a pass: output pixel (k, p) meets, for i < taps_h, j < taps_w,
+ *   tap(k, p, i, j) = row[k*row_step + i*row_tap][first + p*px + j*col_tap + lane]. */
+typedef struct {
+    const float *const *row;
+    int64_t row_step, row_tap, first, px, col_tap;
+    int taps_h, taps_w;
+} gap_depthwise_taps;
+
+/* y[k*y_row + p*y_px + lane] = start + chain over (i, j) of tap(k, p, i, j) * w[(i*taps_w + j)*16 + lane]; the chain begins
+ * with the start: y where `keep`, else the bias, else 0 (bias NULL). taps_h or taps_w may be 0. */
+typedef struct {
+    gap_depthwise_taps taps;
+    const float *w, *bias;
+    float *y;
+    int64_t y_row, y_px, rows, pixels;
+    bool keep;
+} gap_depthwise_rows;
+
+/* Both gradients of a phase of input pixels in one reading; taps are those of the output's gradient d, one at least; px is 16:
+ *   dx[k*x_row + p*x_px + lane] = start + chain as above (keep, else 0)                       dx NULL: not wanted
+ *   dw[(i*taps_w + j)*16 + lane] += chain over (k, p) of x[k*x_row + p*x_px + lane] * tap(k, p, i, j) */
+typedef struct {
+    gap_depthwise_taps taps;
+    const float *w, *x;
+    float *dx, *dw;
+    int64_t x_row, x_px, rows, pixels;
+    bool keep;
+} gap_depthwise_grad;
+
+typedef struct {
+    void (*rows)(const gap_depthwise_rows *r);
+    void (*grad)(const gap_depthwise_grad *g);
+    /* sum[t*16 + lane] += parts[k*part + t*16 + lane] for k < n in order; t < taps. */
+    void (*add)(float *sum, const float *parts, int64_t part, int n, int64_t taps);
+} gap_depthwise_kernels;
+
+#endif

@@ -1,0 +1,9 @@
+#include "kernels/depthwise.h"
+#include "kernels/isa_avx512.h"
+
+#ifdef GAP_ISA
+#define DW_M 8
+#define GRAD_M 4
+#define GRAD_ACC 10
+#include "kernels/depthwise.inc"
+#endif
