@@ -1,0 +1,11 @@
+#include "kernels/winograd.h"
+
+#include "kernels/isa_neon.h"
+#ifdef GAP_ISA
+#define WINO_M 6
+#define WINO_M2 0
+#define WINO_M4 0
+#define GRAM_M 6
+#define GRAM_NB 1
+#include "kernels/winograd.inc"
+#endif

@@ -1,0 +1,256 @@
+/* conv_winograd.c — forward and the gradient of the input.
+ *
+ * A unit of work: whole pieces of a plane (or several whole planes) by a range of output blocks. It loads its input through the
+ * prologue into a padded plane, block by block, transforms that to V (in the second cache while channels are few), then, for a
+ * few output blocks at a time, makes the products P of all positions and brings them back to pixels, on which the epilogue runs.
+ */
+#include "ops/conv_winograd.h"
+
+#include <string.h>
+
+#include "kernels/stream.h"
+#include "ops/scratch.h"
+
+#define CACHE ((int64_t)640 << 10)        /* bytes of V and P that stay in the second cache */
+#define LATE ((int64_t)4 << 20)           /* bytes of transformed weights from which on units make their own */
+#define LATE_TILES 128                    /* tiles of a unit that do: what makes that cheap */
+#define UNITS 32                          /* units to aim at, for any number of threads */
+#define PART 4                            /* fewest output blocks of a unit: each transforms its input */
+
+static int64_t skewed(int64_t floats) { return (floats / 16 | 1) * 16; } /* an odd number of cache lines: positions share no set */
+
+bool gap_wino_fits(const gap_op *op, gap_precision precision, gap_wino_tile *which) {
+    const gap_conv_attr *a = GAP_ATTR_CONST(op, gap_conv_attr);
+    const gap_desc *x = &op->in_desc[0], *y = &op->out_desc[0];
+    *which = GAP_WINO_NONE;
+    if (x->layout != GAP_BLOCKED || a->groups != 1 || x->dim[0] < 16 || y->dim[0] < 16) return false;
+    for (int k = 0; k < 2; k++)
+        if (a->kernel[k] != 3 || a->stride[k] != 1 || a->dilation[k] != 1 || a->padding[k] > 2) return false;
+    *which = precision == GAP_PRECISION_PRECISE ? GAP_WINO_2 : GAP_WINO_4;
+    return true;
+}
+
+/* ---- cutting ---- */
+
+static int64_t even(int64_t total, int64_t most) { return gap_ceil_div(total, gap_ceil_div(total, gap_max64(1, most))); }
+
+static void cut(gap_wino *w) {
+    const int64_t line = w->n_pos * 64, piece_tiles = gap_ceil_div(w->piece_rows, w->m) * w->tiles_w;
+    w->late = w->in_c * w->out_blocks * line > LATE;
+    const int64_t chain = GAP_WINO_CHAIN / 16;
+    w->group = gap_min64(w->out_blocks, 2);
+    int64_t aim = w->late ? LATE_TILES : CACHE / line / (w->in_blocks + w->group);
+    aim = gap_max64(14, gap_min64(aim, 128));
+    w->images = w->unit_pieces = 1, w->col_tiles = w->tiles_w;
+    if (piece_tiles > aim + aim / 2) w->col_tiles = even(w->tiles_w, aim * w->tiles_w / piece_tiles);
+    else if (w->pieces > 1) w->unit_pieces = even(w->pieces, aim / piece_tiles);
+    if (w->unit_pieces == w->pieces && w->col_tiles == w->tiles_w)
+        w->images = gap_max64(1, gap_min64(w->capacity, aim / (w->tiles_h * w->tiles_w)));
+    w->bands = gap_ceil_div(w->pieces, w->unit_pieces);
+    const int64_t units = gap_ceil_div(w->capacity, w->images) * w->bands;
+    w->parts = gap_max64(1, gap_min64(gap_ceil_div(UNITS, units), w->out_blocks / PART));
+    const int64_t rows = gap_min64(w->tiles_h, gap_ceil_div(w->unit_pieces * w->piece_rows, w->m));
+    w->tiles = w->images * rows * w->col_tiles;
+    w->plane_row = (w->col_tiles * w->m + 2) * 16;
+    w->v_pos = skewed(w->in_blocks * w->tiles * 16), w->p_pos = skewed(w->group * w->tiles * 16);
+    w->u_pos = w->late ? skewed(w->group * chain * 256) : w->in_c * 16;
+    w->plane_bytes = gap_scratch_round((size_t)((rows * w->m + 2) * w->plane_row) * 4);
+    w->v_bytes = gap_scratch_round((size_t)(w->n_pos * w->v_pos) * 4);
+    w->p_bytes = gap_scratch_round((size_t)(w->n_pos * w->p_pos) * 4);
+    w->u_bytes = w->late ? gap_scratch_round((size_t)(w->n_pos * w->u_pos) * 4) : 0;
+}
+
+void gap_wino_plan(gap_wino *w, const gap_op *op, bool backward, int m, int64_t capacity) {
+    const gap_conv_attr *a = GAP_ATTR_CONST(op, gap_conv_attr);
+    const gap_desc *in = backward ? &op->out_desc[0] : &op->in_desc[0], *out = backward ? &op->in_desc[0] : &op->out_desc[0];
+    memset(w, 0, sizeof *w);
+    w->m = m, w->n_pos = (m + 2) * (m + 2), w->backward = backward, w->capacity = capacity;
+    w->in_c = in->dim[0], w->in_h = in->dim[1], w->in_w = in->dim[2], w->in_blocks = gap_ceil_div(w->in_c, 16);
+    w->out_c = out->dim[0], w->out_h = out->dim[1], w->out_w = out->dim[2], w->out_blocks = gap_ceil_div(w->out_c, 16);
+    for (int k = 0; k < 2; k++) w->pad[k] = backward ? 2 - a->padding[k] : a->padding[k];
+    w->tiles_h = gap_ceil_div(w->out_h, m), w->tiles_w = gap_ceil_div(w->out_w, m);
+    w->piece_rows = gap_piece_rows(w->out_h, w->out_w), w->pieces = gap_pieces(w->out_h, w->out_w);
+    cut(w);
+}
+
+/* ---- weights ---- */
+
+/* Derived: for each output block the kernels (in_c, 9, 16), where units transform them, else U (positions, in_c, 16); then the bias. */
+static int64_t block_floats(const gap_wino *w) { return w->in_c * 16 * (w->late ? 9 : w->n_pos); }
+
+size_t gap_wino_derived_bytes(const gap_wino *w) { return (size_t)(w->out_blocks * block_floats(w) + w->out_blocks * 16) * 4; }
+
+typedef struct {
+    const gap_wino *w;
+    const gap_winograd_kernels *k;
+    const float *weight, *bias; /* OIHW */
+    float *derived;
+} derive_job;
+
+/* Kernels of channels [c0, c1) for output block `o`: taps (c, 9, 16), zero beyond the last output channel. */
+static void gather(const derive_job *job, int64_t o, int64_t c0, int64_t c1, float *taps) {
+    const gap_wino *w = job->w;
+    const int lanes = (int)gap_min64(16, w->out_c - o * 16);
+    if (lanes < 16) memset(taps, 0, (size_t)((c1 - c0) * 144) * sizeof *taps);
+    if (!w->backward)
+        for (int l = 0; l < lanes; l++) {
+            const float *from = job->weight + ((o * 16 + l) * w->in_c + c0) * 9;
+            for (int64_t j = 0; j < (c1 - c0) * 9; j++) taps[j * 16 + l] = from[j];
+        }
+    else
+        for (int64_t c = c0; c < c1; c++) {
+            const float *from = job->weight + (c * w->out_c + o * 16) * 9;
+            float *to = taps + (c - c0) * 144;
+            for (int l = 0; l < lanes; l++)
+                for (int t = 0; t < 9; t++) to[(8 - t) * 16 + l] = from[l * 9 + t];
+        }
+}
+
+static void derive_chunk(void *arg, int64_t unit, int thread) {
+    (void)thread;
+    const derive_job *job = arg;
+    const gap_wino *w = job->w;
+    const int64_t o = unit / w->in_blocks, c0 = unit % w->in_blocks * 16, c1 = gap_min64(w->in_c, c0 + 16);
+    float *at = job->derived + o * block_floats(w);
+    if (w->late) {
+        gather(job, o, c0, c1, at + c0 * 144);
+    } else {
+        float taps[16 * 9 * 16];
+        gather(job, o, c0, c1, taps);
+        const gap_wino_weights k = {.m = w->m, .w = taps, .channels = c1 - c0, .u = at + c0 * 16, .u_pos = w->u_pos};
+        job->k->weights(&k);
+    }
+    if (c0) return;
+    float *bias = job->derived + w->out_blocks * block_floats(w) + o * 16;
+    for (int64_t l = 0; l < 16; l++) bias[l] = job->bias && o * 16 + l < w->out_c ? job->bias[o * 16 + l] : 0.0f;
+}
+
+gap_status gap_wino_derive(const gap_wino *w, const float *weight, const float *bias, void *derived, const gap_op_ctx *ctx) {
+    derive_job job = {.w = w, .k = ctx->kernels->winograd, .weight = weight, .bias = bias, .derived = derived};
+    return gap_parallel(w->out_blocks * w->in_blocks, derive_chunk, &job);
+}
+
+/* ---- the pass ---- */
+
+typedef struct {
+    const gap_wino *w;
+    const gap_winograd_kernels *k;
+    const gap_stream_kernels *stream;
+    const float *weights, *bias; /* derived */
+    const gap_source *in;
+    const gap_sink *out;
+    int64_t n;
+    gap_scratch scratch;
+} run_job;
+
+/* What goes together: images [n0, n1), tile rows [r0, r1), tile columns [c0, c1); and a slot's buffers. */
+typedef struct {
+    int64_t n0, n1, r0, r1, c0, c1;
+    int64_t tiles; /* of an image */
+    float *plane, *v, *p, *u;
+} wino_area;
+
+static void load_area(const run_job *job, const wino_area *a) {
+    const gap_wino *w = job->w;
+    const int64_t rows = a->r1 - a->r0, cols = a->c1 - a->c0, all = a->tiles * (a->n1 - a->n0);
+    for (int64_t b = 0; b < w->in_blocks; b++)
+        for (int64_t n = a->n0; n < a->n1; n++) {
+            const gap_stream_load l = {.x = job->in->x + (n * job->in->blocks + b) * job->in->plane, .h = w->in_h, .w = w->in_w, .lanes = 16,
+                                       .dst = a->plane, .dst_row = w->plane_row, .rows = rows * w->m + 2, .cols = cols * w->m + 2,
+                                       .row0 = a->r0 * w->m - w->pad[0], .col0 = a->c0 * w->m - w->pad[1], .pro = gap_source_at(job->in, n, b)};
+            job->stream->load(&l);
+            const gap_wino_tiles t = {.m = w->m, .x = a->plane, .x_row = w->plane_row, .rows = rows, .cols = cols, .v_pos = w->v_pos,
+                                      .v = a->v + (b * all + (n - a->n0) * a->tiles) * 16};
+            job->k->input(&t);
+        }
+}
+
+/* P of output blocks [o, o + group): chains over channels, in order. */
+static void multiply(const run_job *job, const wino_area *a, int64_t o, int group) {
+    const gap_wino *w = job->w;
+    const int64_t all = a->tiles * (a->n1 - a->n0);
+    for (int64_t c = 0; c < w->in_c; c += GAP_WINO_CHAIN) {
+        const int channels = (int)gap_min64(GAP_WINO_CHAIN, w->in_c - c);
+        gap_wino_product q = {.v_block = all * 16, .p_oc = all * 16, .tiles = all, .channels = channels, .oc_blocks = group, .keep = c > 0};
+        const float *u = job->weights + o * block_floats(w) + c * 16;
+        q.u_oc = block_floats(w);
+        if (w->late) {
+            u = a->u, q.u_oc = channels * 16;
+            for (int b = 0; b < group; b++) {
+                const gap_wino_weights k = {.m = w->m, .w = job->weights + (o + b) * block_floats(w) + c * 144, .channels = channels,
+                                            .u = a->u + b * q.u_oc, .u_pos = w->u_pos};
+                job->k->weights(&k);
+            }
+        }
+        for (int pos = 0; pos < w->n_pos; pos++) {
+            q.v = a->v + pos * w->v_pos + c * all, q.u = u + pos * w->u_pos, q.p = a->p + pos * w->p_pos;
+            job->k->product(&q);
+        }
+    }
+}
+
+static void store_area(const run_job *job, const wino_area *a, int64_t o, int group) {
+    const gap_wino *w = job->w;
+    const int64_t all = a->tiles * (a->n1 - a->n0), y0 = a->r0 * w->m, x0 = a->c0 * w->m;
+    for (int b = 0; b < group; b++)
+        for (int64_t n = a->n0; n < a->n1; n++) {
+            const gap_wino_output k = {.m = w->m, .p = a->p + (b * all + (n - a->n0) * a->tiles) * 16, .p_pos = w->p_pos, .rows = a->r1 - a->r0,
+                                       .cols = a->c1 - a->c0, .y_row = w->out_w * 16, .h = w->out_h - y0, .w = w->out_w - x0,
+                                       .y = job->out->y + (n * job->out->blocks + o + b) * job->out->plane + (y0 * w->out_w + x0) * 16,
+                                       .bias = job->bias ? job->bias + (o + b) * 16 : NULL, .add = job->out->add};
+            job->k->output(&k);
+        }
+}
+
+/* The epilogue of pieces [q0, q1) of the area's planes. */
+static void finish_area(const run_job *job, const wino_area *a, int64_t q0, int64_t q1, int64_t o, int group) {
+    const gap_wino *w = job->w;
+    const int64_t y0 = q0 * w->piece_rows, y1 = gap_min64(w->out_h, q1 * w->piece_rows), pixel = y0 * w->out_w;
+    if (job->out->epi.kind == GAP_EPILOGUE_NONE) return;
+    for (int b = 0; b < group; b++)
+        for (int64_t n = a->n0; n < a->n1; n++) {
+            const gap_stream_finish f = {.y = job->out->y + (n * job->out->blocks + o + b) * job->out->plane + pixel * 16,
+                                         .pixels = (y1 - y0) * w->out_w, .piece = w->piece_rows * w->out_w,
+                                         .epi = gap_sink_at(job->out, n, o + b, q0, pixel)};
+            job->stream->finish(&f);
+        }
+}
+
+static void run_unit(void *arg, int64_t unit, int thread) {
+    run_job *job = arg;
+    const gap_wino *w = job->w;
+    const int64_t part = unit % w->parts, band = unit / w->parts % w->bands, image = unit / w->parts / w->bands;
+    const int64_t o0 = w->out_blocks * part / w->parts, o1 = w->out_blocks * (part + 1) / w->parts;
+    const int64_t q0 = band * w->unit_pieces, q1 = gap_min64(w->pieces, q0 + w->unit_pieces);
+    wino_area a = {.n0 = image * w->images, .r0 = q0 * w->piece_rows / w->m};
+    int slot;
+    unsigned char *scratch = gap_scratch_take(&job->scratch, thread, &slot);
+    a.n1 = gap_min64(job->n, a.n0 + w->images), a.r1 = gap_min64(w->tiles_h, gap_ceil_div(q1 * w->piece_rows, w->m));
+    a.plane = (float *)(void *)scratch, scratch += w->plane_bytes;
+    a.v = (float *)(void *)scratch, scratch += w->v_bytes;
+    a.p = (float *)(void *)scratch, scratch += w->p_bytes;
+    a.u = (float *)(void *)scratch;
+    for (a.c0 = 0; a.c0 < w->tiles_w; a.c0 = a.c1) {
+        a.c1 = gap_min64(w->tiles_w, a.c0 + w->col_tiles), a.tiles = (a.r1 - a.r0) * (a.c1 - a.c0);
+        load_area(job, &a);
+        for (int64_t o = o0; o < o1; o += w->group) {
+            const int group = (int)gap_min64(w->group, o1 - o);
+            multiply(job, &a, o, group);
+            store_area(job, &a, o, group);
+            if (a.c1 == w->tiles_w) finish_area(job, &a, q0, q1, o, group);
+        }
+    }
+    gap_scratch_give(&job->scratch, slot);
+}
+
+static size_t slot_bytes(const gap_wino *w) { return w->plane_bytes + w->v_bytes + w->p_bytes + w->u_bytes; }
+
+size_t gap_wino_workspace_bytes(const gap_wino *w, int slots) { return slot_bytes(w) * (size_t)slots; }
+
+gap_status gap_wino_run(const gap_wino *w, const gap_op_ctx *ctx, const void *derived, const gap_source *in, const gap_sink *out,
+                        bool has_bias, int slots) {
+    run_job job = {.w = w, .k = ctx->kernels->winograd, .stream = ctx->kernels->stream, .weights = derived, .in = in, .out = out, .n = ctx->n};
+    if (has_bias) job.bias = job.weights + w->out_blocks * block_floats(w);
+    gap_scratch_begin(&job.scratch, ctx->workspace, slot_bytes(w), slots);
+    return gap_parallel(gap_ceil_div(ctx->n, w->images) * w->bands * w->parts, run_unit, &job);
+}

@@ -1,0 +1,58 @@
+/* conv_winograd.h — 3x3 convolutions at stride 1 by Winograd's tiles (kernels/winograd.h): forward, gradient of the input,
+ * gradient of the weights.
+ *
+ * A gap_wino is one pass, computed from shape and precision; capacity only decides how work is cut. Results of a pass depend on
+ * shape and m alone: an image's output not on its batch, nothing on the number of threads. The weights' gradient: partial sums
+ * of ranges of images (gap_reduce_chunks over 9 * channels * channels floats), each brought back to 3x3 and then added in order;
+ * within a range chains of about WINO_SEGMENT tiles (whole images, or tile rows of one) in the transformed domain, added in
+ * order.
+ */
+#ifndef GAP_OPS_CONV_WINOGRAD_H
+#define GAP_OPS_CONV_WINOGRAD_H
+
+#include "kernels/winograd.h"
+#include "ops/ops.h"
+#include "ops/source.h"
+
+#define WINO_SEGMENT 64 /* tiles of a chain of the weights' gradient */
+
+typedef enum { GAP_WINO_NONE = 0, GAP_WINO_2 = 2, GAP_WINO_4 = 4 } gap_wino_tile;
+
+typedef struct {
+    int m, n_pos;                                 /* outputs of a tile's side; positions of a transformed tile */
+    bool backward;                                /* the gradient of the input */
+    int64_t capacity;
+    int64_t in_c, in_h, in_w, in_blocks, out_c, out_h, out_w, out_blocks;
+    int64_t pad[2];                               /* of this pass: may be negative backward */
+    int64_t tiles_h, tiles_w;                     /* of the output plane */
+    int64_t piece_rows, pieces;                   /* gap_piece_rows of the output plane */
+    /* how the work is cut */
+    bool late;                                    /* weights are transformed by each unit, in place of once by derive */
+    int64_t images, unit_pieces, bands, parts;    /* of a unit: images, pieces of a plane; units across a plane, across output blocks */
+    int64_t col_tiles;                            /* tile columns that go together */
+    int64_t tiles;                                /* most tiles that go together */
+    int64_t group;                                /* output blocks that go together */
+    int64_t plane_row;                            /* floats of a row of the padded plane */
+    int64_t v_pos, p_pos, u_pos;                  /* floats between positions */
+    size_t plane_bytes, v_bytes, p_bytes, u_bytes; /* of a slot */
+} gap_wino;
+
+/* Is it worthwhile, and with which tiles: by shape and precision alone. */
+bool gap_wino_fits(const gap_op *op, gap_precision precision, gap_wino_tile *which);
+void gap_wino_plan(gap_wino *w, const gap_op *op, bool backward, int m, int64_t capacity);
+
+/* What derive makes of the weights (OIHW) for this pass; bias: of forward, or NULL. */
+size_t gap_wino_derived_bytes(const gap_wino *w);
+gap_status gap_wino_derive(const gap_wino *w, const float *weight, const float *bias, void *derived, const gap_op_ctx *ctx);
+
+/* out = (or +=) the pass of in, in ctx->workspace. */
+size_t gap_wino_workspace_bytes(const gap_wino *w, int slots);
+gap_status gap_wino_run(const gap_wino *w, const gap_op_ctx *ctx, const void *derived, const gap_source *in, const gap_sink *out,
+                        bool has_bias, int slots);
+
+/* dw (OIHW) = (or +=) the gradient of the weights, from forward's input and the gradient of its output. */
+size_t gap_wino_grad_bytes(const gap_wino *forward, int slots);
+gap_status gap_wino_grad(const gap_wino *forward, const gap_op_ctx *ctx, const gap_source *x, const gap_source *dy, float *dw, bool add,
+                         int slots);
+
+#endif
