@@ -442,7 +442,19 @@ def _canonical_model(model: dict[str, Any]) -> dict[str, Any]:
             hint = _peers.key_hint(key)
             said = f"did you mean {near!r}?" if near else hint or f"it takes {', '.join(takes)}"
             raise RecipeError(f"model.{key}: {name} has no such parameter; {said}")
-    return {"name": name, **{k: v for k, v in model.items() if k != "name"}}
+    arguments = {k: v for k, v in model.items() if k != "name"}
+    _check_model(name, arguments)
+    return {"name": name, **arguments}
+
+
+def _check_model(name: str, arguments: dict[str, Any]) -> None:
+    """Say now, before any picture is read, what the model thinks of its arguments; makes no layers yet."""
+    from gapless import models
+
+    try:
+        models.create(name, **arguments)
+    except (TypeError, ValueError) as error:
+        raise RecipeError(f"model: {name}: {error}") from None
 
 
 def _model_names() -> list[str]:

@@ -1,18 +1,22 @@
-"""Writes data/resnet{18,50}.json: names and shapes of torchvision's models, from a mirror of its ResNet.
+"""Writes data/*.json: names and shapes of torchvision's models, from mirrors of its ResNet and MobileNets.
 
     python tests/parity/freeze_models.py
 
-The mirror follows torchvision's resnet.py (a bottleneck strides in its 3x3) attribute by attribute, since
-names and order of a state dict follow from the attributes alone. Where torchvision is installed,
-test_catalogue.py compares with the original too.
+The mirrors follow torchvision's code (a bottleneck strides in its 3x3) attribute by attribute, since names
+and order of a state dict follow from the attributes alone. Where torchvision is installed,
+test_catalogue.py compares with the original too. For the MobileNets' other widths the outputs of every
+convolution are kept, in order (mobilenet_widths.json).
 """
 
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
+from torch_mobilenets import mobilenet_v2, mobilenet_v3_large, mobilenet_v3_small
 
 
 def conv3x3(i: int, o: int, stride: int = 1) -> nn.Conv2d:
@@ -101,13 +105,41 @@ def resnet50() -> ResNet:
     return ResNet(Bottleneck, [3, 4, 6, 3])
 
 
+MODELS = {
+    "resnet18": resnet18,
+    "resnet50": resnet50,
+    "mobilenet_v2": mobilenet_v2,
+    "mobilenet_v2_x0.25": partial(mobilenet_v2, width=0.25),
+    "mobilenet_v2_x0.5": partial(mobilenet_v2, width=0.5),
+    "mobilenet_v2_x1.4": partial(mobilenet_v2, width=1.4),
+    "mobilenet_v3_small": mobilenet_v3_small,
+    "mobilenet_v3_large": mobilenet_v3_large,
+}
+WIDTHS = (0.05, 0.1, 0.25, 0.33, 0.35, 0.5, 0.6, 0.7, 0.75, 0.9, 1.0, 1.1, 1.25, 1.3, 1.4, 1.5, 2.0)
+
+
 def names_and_shapes(model: nn.Module) -> dict[str, list[int]]:
     return {k: list(v.shape) for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}
 
 
+def conv_outputs(model: nn.Module) -> list[int]:
+    return [m.out_channels for m in model.modules() if isinstance(m, nn.Conv2d)]
+
+
+def of_widths() -> dict[str, dict[str, list[int]]]:
+    makers = (mobilenet_v2, mobilenet_v3_small, mobilenet_v3_large)
+    with torch.device("meta"):
+        return {make.__name__: {str(w): conv_outputs(make(width=w)) for w in WIDTHS} for make in makers}
+
+
+def write(name: str, content: dict[str, object]) -> None:
+    path = Path(__file__).parent / "data" / f"{name}.json"
+    lines = ",\n".join(f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in content.items())
+    path.write_text("{\n" + lines + "\n}\n")
+    assert json.loads(path.read_text()) == content
+
+
 if __name__ == "__main__":
-    for make in (resnet18, resnet50):
-        path = Path(__file__).parent / "data" / f"{make.__name__}.json"
-        lines = ",\n".join(f'  "{k}": {v}' for k, v in names_and_shapes(make()).items())
-        path.write_text("{\n" + lines + "\n}\n")
-        assert json.loads(path.read_text()) == names_and_shapes(make())
+    for name, make in MODELS.items():
+        write(name, names_and_shapes(make()))
+    write("mobilenet_widths", of_widths())

@@ -95,7 +95,31 @@ def nets():
         "resnet8": (gl.models.resnet8(num_classes=10).net((3, 32, 32), seed=0), (3, 32, 32)),
         "resnet18": (gl.models.resnet18(num_classes=10).net((3, 32, 32), seed=0), (3, 32, 32)),
         "resnet50": (gl.models.resnet50(num_classes=10).net((3, 64, 64), seed=0), (3, 64, 64)),
+        **{name: (mobilenet(name), MOBILENETS[name][1]) for name in MOBILENETS},
     }
+
+
+# Width and input: odd sizes, both stems, channels that fill no block of 16.
+MOBILENETS = {
+    "mobilenet_v2": (0.25, (3, 37, 29)),
+    "mobilenet_v3_small": (0.75, (3, 66, 50)),
+    "mobilenet_v3_large": (0.35, (3, 24, 24)),
+}
+
+
+def mobilenet(name):
+    """With a head and biases that tell the pictures apart; the first ones hardly do."""
+    width, shape = MOBILENETS[name]
+    net = gl.models.create(name, width=width, num_classes=10).net(shape, seed=0)
+    rng = np.random.default_rng(0)
+    head = {k: 20 * v for k, v in net.state_dict().items() if k.startswith("classifier")}
+    biases = {
+        k: rng.normal(0, 0.2, v.shape).astype(np.float32)
+        for k, v in net.state_dict().items()
+        if k.startswith("features") and k.endswith("bias")
+    }
+    net.load_state_dict({**net.state_dict(), **head, **biases})
+    return net
 
 
 def logits(net, x, batch, kernels=None):
@@ -103,7 +127,7 @@ def logits(net, x, batch, kernels=None):
     return np.concatenate([plan.forward(x[k : k + batch]) for k in range(0, len(x), batch)])
 
 
-@pytest.mark.parametrize("name", ["lenet", "resnet8", "resnet18", "resnet50"])
+@pytest.mark.parametrize("name", ["lenet", "resnet8", "resnet18", "resnet50", *MOBILENETS])
 def test_same_image_same_logits(nets, name):
     net, shape = nets[name]
     x = np.random.default_rng(0).standard_normal((7, *shape), dtype=np.float32)
@@ -123,5 +147,35 @@ def test_same_image_same_logits(nets, name):
             assert np.array_equal(logits(net, x[:2], 2, kernels), reference[:2]), kernels
         shuffled = np.random.default_rng(1).permutation(7)
         assert np.array_equal(logits(net, x[shuffled], 7), reference[shuffled])
+    finally:
+        gl.set_num_threads(before)
+
+
+@pytest.mark.parametrize("name", MOBILENETS)
+def test_same_steps_same_weights(name):
+    """Depthwise convolutions, gates and dropout too: at any thread count and under every kernel set."""
+    shape = MOBILENETS[name][1]
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((9, *shape), dtype=np.float32)
+    y = rng.integers(0, 10, 9)
+
+    def digest(kernels=None):
+        net = mobilenet(name)
+        optimizer = gl.optim.SGD(lr=0.05, momentum=0.9, weight_decay=1e-4)
+        plan = gl.compile(net, gl.losses.CrossEntropy(), optimizer, (5, *shape), kernels=kernels)
+        plan.step(x[:5], y[:5], step=0)
+        plan.step(x[5:], y[5:], step=1)  # a short batch, on the same plan
+        return net.digest()
+
+    before = gl.get_num_threads()
+    try:
+        reference = digest()
+        assert reference != mobilenet(name).digest()
+        for threads in (1, 2, 3, 7):
+            gl.set_num_threads(threads)
+            assert digest() == reference, threads
+        gl.set_num_threads(before)
+        for kernels in SETS:
+            assert digest(kernels) == reference, kernels
     finally:
         gl.set_num_threads(before)

@@ -14,7 +14,8 @@ def count(net):
 
 
 def test_catalogue_lists_and_creates():
-    assert models.list_models() == ["lenet", "resnet18", "resnet50", "resnet8"]
+    mobilenets = ["mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_small"]
+    assert models.list_models() == ["lenet", *mobilenets, "resnet18", "resnet50", "resnet8"]
     assert models.list_models("resnet*") == ["resnet18", "resnet50", "resnet8"]
     for name in models.list_models():
         net = models.create(name, num_classes=7, input_shape=(3, 32, 32))

@@ -453,11 +453,24 @@ def test_small_pictures_are_fed_as_they_are():
 def test_large_pictures_are_cropped_at_random():
     full = resolve(Recipe(), FakeData(size=(480, 640), smallest=(30, 40), channels=3, n_train=800, n_val=100))
     r = full.recipe
-    assert r.image_size == 128
+    assert r.model == {"name": "mobilenet_v2", "width": 0.5, "num_classes": 10}
+    assert "model: mobilenet_v2 width=0.5, because pictures are larger than 64 px" in full.reasons
+    assert (r.image_size, r.batch_size) == (128, 32)
+    assert full.net().input_shape == (3, 128, 128)
     assert [op["name"] for op in r.train] == ["RandomResizedCrop", "Normalize"]
     assert [op["name"] for op in r.eval] == ["Resize", "CenterCrop", "Normalize"]
     assert (r.eval[0]["size"], r.eval[1]["size"]) == (146, 128)
     assert full.total_steps >= 600
+
+
+def test_a_narrow_net_gets_more_epochs_where_time_is_short():
+    """What fits into minutes: half the width, twice the epochs."""
+    data = FakeData(size=(480, 640), channels=3, n_train=8000, n_val=100)
+    lengths = [
+        resolve(Recipe(model={"name": "mobilenet_v2", "width": width}), data).recipe.epochs
+        for width in (1.0, 0.5, 0.25)
+    ]
+    assert lengths == [3, 4, 8]
 
 
 def test_one_image_size_moves_both_pipelines():

@@ -16,16 +16,42 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from gapless.models.lenet import LeNet, lenet
+from gapless.models.mobilenet import (
+    MobileNetV2,
+    MobileNetV3,
+    SqueezeExcitation,
+    mobilenet_v2,
+    mobilenet_v3_large,
+    mobilenet_v3_small,
+)
 from gapless.models.resnet import ResNet, resnet8, resnet18, resnet50
 from gapless.nn.module import Module
 
-__all__ = ["LeNet", "ResNet", "create", "lenet", "list_models", "resnet8", "resnet18", "resnet50"]
+__all__ = [
+    "LeNet",
+    "MobileNetV2",
+    "MobileNetV3",
+    "ResNet",
+    "SqueezeExcitation",
+    "create",
+    "lenet",
+    "list_models",
+    "mobilenet_v2",
+    "mobilenet_v3_large",
+    "mobilenet_v3_small",
+    "resnet8",
+    "resnet18",
+    "resnet50",
+]
 
 _CATALOGUE: dict[str, Callable[..., Module]] = {
     "lenet": lenet,
     "resnet8": resnet8,
     "resnet18": resnet18,
     "resnet50": resnet50,
+    "mobilenet_v2": mobilenet_v2,
+    "mobilenet_v3_small": mobilenet_v3_small,
+    "mobilenet_v3_large": mobilenet_v3_large,
 }
 
 

@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from gapless import nn
+from gapless.models._stem import check_stem, choose_stem
 from gapless.nn.module import Module
 
 __all__ = ["BasicBlock", "Bottleneck", "ResNet", "resnet8", "resnet18", "resnet50"]
-
-_STEMS = ("auto", "cifar", "imagenet")
-_CIFAR_SIZE = 64  # pixels: up to here the stem keeps the resolution
 
 
 def _conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> Module:
@@ -105,28 +103,18 @@ class ResNet(Module):
         image_size: tuple[int, int] | None = None,
         zero_init_residual: bool = False,
     ) -> None:
-        if stem not in _STEMS:
-            raise ValueError(f"stem must be one of {', '.join(map(repr, _STEMS))}, got {stem!r}")
         self.block = block
         self.depths = tuple(depths)
         self.widths = tuple(widths)
         self.num_classes = num_classes
         self.in_channels = in_channels
-        self.stem = stem
+        self.stem = check_stem(stem)
         self.image_size = image_size
         self.zero_init_residual = zero_init_residual
 
-    def _chosen_stem(self, input_shape: tuple[int, ...] | None) -> str:
-        if self.stem != "auto":
-            return self.stem
-        size = self.image_size or (
-            tuple(input_shape[1:]) if input_shape is not None and len(input_shape) == 3 else None
-        )
-        return "cifar" if size is not None and max(size) <= _CIFAR_SIZE else "imagenet"
-
     def build(self, input_shape: tuple[int, ...] | None) -> None:
         first = self.widths[0]
-        if self._chosen_stem(input_shape) == "cifar":
+        if choose_stem(self.stem, self.image_size, input_shape) == "cifar":
             self.conv1 = _conv3x3(self.in_channels, first)
             pool: Module = nn.Identity()
         else:
