@@ -416,6 +416,42 @@ static PyObject *plan_describe(PyObject *o, PyObject *unused) {
     return list;
 }
 
+PyDoc_STRVAR(profile_doc, "profile($self, /)\n--\n\nSeconds per op since the last call; the first call begins the timing. The last two rows "
+                          "are the loss and the update, in forward_seconds.");
+
+static PyObject *profile_row(const gap_plan *plan, int k, const gap_plan_times *t) {
+    static const char *const extra[GAP_PLAN_EXTRA_ROWS] = {"loss", "update"};
+    gap_plan_row row;
+    memset(&row, 0, sizeof row);
+    int n = gap_plan_rows(plan);
+    if (k < n) gap_plan_row_at(plan, k, &row);
+    else row.op = extra[k - n];
+    return Py_BuildValue("{s:s, s:s, s:s, s:d, s:d, s:d}", "op", row.op, "layer", row.layer != NULL ? row.layer : "", "choice", row.choice,
+                         "forward_seconds", t->forward, "backward_seconds", t->backward, "derive_seconds", t->derive);
+}
+
+static PyObject *plan_profile(PyObject *o, PyObject *unused) {
+    (void)unused;
+    gap_plan_object *self = (gap_plan_object *)o;
+    int n = gap_plan_rows(self->plan) + GAP_PLAN_EXTRA_ROWS;
+    gap_plan_times *times = PyMem_Calloc((size_t)n, sizeof *times);
+    if (times == NULL) return PyErr_NoMemory();
+    PyObject *list = NULL;
+    if (enter(self, false) == 0) { /* a step in another thread writes what is read here */
+        gap_status st = gap_plan_profile(self->plan, times);
+        leave(self, false);
+        if (st == GAP_OK) list = PyList_New(n);
+        else gap_bind_raise(st);
+    }
+    for (int k = 0; list != NULL && k < n; k++) {
+        PyObject *row = profile_row(self->plan, k, &times[k]);
+        if (row == NULL) Py_CLEAR(list);
+        else PyList_SET_ITEM(list, k, row);
+    }
+    PyMem_Free(times);
+    return list;
+}
+
 PyDoc_STRVAR(memory_doc, "memory($self, /)\n--\n\nBytes by use.");
 
 static PyObject *plan_memory(PyObject *o, PyObject *unused) {
@@ -442,6 +478,7 @@ static PyMethodDef plan_methods[] = {
     {"step", (PyCFunction)(void (*)(void))plan_step, METH_VARARGS | METH_KEYWORDS, step_doc},
     {"gradients", plan_gradients, METH_NOARGS, gradients_doc},
     {"describe", plan_describe, METH_NOARGS, describe_doc},
+    {"profile", plan_profile, METH_NOARGS, profile_doc},
     {"memory", plan_memory, METH_NOARGS, memory_doc},
     {NULL, NULL, 0, NULL},
 };

@@ -51,7 +51,9 @@ static gap_status derive(gap_plan *p, const gap_plan_call *call) {
         gap_op_ctx ctx;
         if (op->def->derive == NULL) continue;
         gap_plan_context(p, k, call, GAP_PHASE_DERIVE, &ctx);
+        int64_t began = gap_plan_clock(p);
         gap_status st = in_op(op->def->derive(op, &ctx), op);
+        gap_plan_clocked(p, k, GAP_PHASE_DERIVE, began);
         if (st != GAP_OK) return st;
     }
     p->derived_version = p->store->version;
@@ -63,7 +65,9 @@ gap_status gap_plan_run_forward(gap_plan *p, const gap_plan_call *call) {
     for (int k = 0; st == GAP_OK && k < p->list.n_ops; k++) {
         gap_op_ctx ctx;
         gap_plan_context(p, k, call, GAP_PHASE_FORWARD, &ctx);
+        int64_t began = gap_plan_clock(p);
         st = in_op(p->list.op[k].def->forward(&p->list.op[k], &ctx), &p->list.op[k]);
+        gap_plan_clocked(p, k, GAP_PHASE_FORWARD, began);
     }
     return st;
 }
@@ -74,7 +78,9 @@ gap_status gap_plan_run_backward(gap_plan *p, const gap_plan_call *call) {
         gap_op_ctx ctx;
         if (!p->op[k].active) continue;
         gap_plan_context(p, k, call, GAP_PHASE_BACKWARD, &ctx);
+        int64_t began = gap_plan_clock(p);
         st = in_op(p->list.op[k].def->backward(&p->list.op[k], &ctx), &p->list.op[k]);
+        gap_plan_clocked(p, k, GAP_PHASE_BACKWARD, began);
     }
     return st;
 }
@@ -102,7 +108,9 @@ gap_status gap_plan_run_loss(gap_plan *p, const gap_plan_call *call, const gap_t
         job.output[k] = value_at(p, call, p->output[k]);
         job.gradient[k] = at(p, p->value[p->output[k]].gradient);
     }
+    int64_t began = gap_plan_clock(p);
     gap_status st = gap_parallel(1, loss_chunk, &job);
+    gap_plan_clocked(p, p->list.n_ops + GAP_PLAN_ROW_LOSS, GAP_PHASE_FORWARD, began);
     *mean = job.mean;
     return st;
 }
@@ -159,6 +167,7 @@ gap_status gap_plan_step(gap_plan *p, int64_t n, const void *x, const gap_target
     gap_status st = GAP_OK;
     gap_plan_call call = {.n = n, .x = x, .seed = args->seed, .epoch = args->epoch, .step = args->step, .ids = args->ids};
     double mean = 0, norm = 0;
+    int64_t began;
     GAP_TRY(check_call(p, n, x, true));
     GAP_TRY(check_targets(p, n, y));
     GAP_TRY(gap_plan_check_args(p, args));
@@ -166,9 +175,11 @@ gap_status gap_plan_step(gap_plan *p, int64_t n, const void *x, const gap_target
     GAP_TRY(gap_plan_run_loss(p, &call, y, &mean));
     GAP_TRY(gap_plan_check_loss(p, &call, mean));
     GAP_TRY(gap_plan_run_backward(p, &call));
+    began = gap_plan_clock(p);
     GAP_TRY(gap_plan_check_finite(p, &call, args->clip_norm > 0 ? &norm : NULL));
     if (args->clip_norm > 0) GAP_TRY(gap_plan_clip(p, norm, args->clip_norm));
     GAP_TRY(gap_plan_update(p, &call, args));
+    gap_plan_clocked(p, p->list.n_ops + GAP_PLAN_ROW_UPDATE, GAP_PHASE_COMMIT, began);
     p->stepped = true;
     copy_losses(p, n, loss, pred);
     if (mean_loss != NULL) *mean_loss = mean;

@@ -23,6 +23,7 @@ void gap_plan_free(gap_plan *p) {
     gap_free(p->kept);
     gap_free(p->loss);
     gap_free(p->pred);
+    gap_free(p->times);
     gap_free(p);
 }
 

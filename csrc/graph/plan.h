@@ -62,6 +62,13 @@ typedef struct {
 int gap_plan_rows(const gap_plan *p);
 void gap_plan_row_at(const gap_plan *p, int k, gap_plan_row *out);
 
+/* Where the time goes, in seconds of the calling thread. */
+typedef struct { double forward, backward, derive; } gap_plan_times;
+typedef enum { GAP_PLAN_ROW_LOSS, GAP_PLAN_ROW_UPDATE, GAP_PLAN_EXTRA_ROWS } gap_plan_extra_row; /* after the ops' rows; in `forward` */
+/* Fills out[0 .. gap_plan_rows(p) + GAP_PLAN_EXTRA_ROWS) with what ran since the last call of this function, and begins anew.
+ * The first call begins the timing (and allocates); until then a step spends nothing on it. */
+GAP_MUST_USE gap_status gap_plan_profile(gap_plan *p, gap_plan_times *out);
+
 typedef struct { size_t arena, weights, gradients, slots, derived, saved, workspace, total; } gap_plan_memory;
 gap_plan_memory gap_plan_memory_of(const gap_plan *p);
 

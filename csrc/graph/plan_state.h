@@ -54,6 +54,7 @@ struct gap_plan {
     int32_t *pred;                  /* (capacity) */
     uint64_t derived_version;       /* of the store when `derived` was last made; 0: never */
     bool stepped;                   /* gradient holds a step's */
+    gap_plan_times *times;          /* (rows + GAP_PLAN_EXTRA_ROWS); NULL: nobody asked */
 };
 
 /* What one call brings. */
@@ -75,6 +76,10 @@ void gap_plan_context(const gap_plan *p, int op, const gap_plan_call *call, gap_
 GAP_MUST_USE gap_status gap_plan_run_forward(gap_plan *p, const gap_plan_call *call);  /* derives first when weights moved */
 GAP_MUST_USE gap_status gap_plan_run_loss(gap_plan *p, const gap_plan_call *call, const gap_targets *y, double *mean);
 GAP_MUST_USE gap_status gap_plan_run_backward(gap_plan *p, const gap_plan_call *call);
+
+/* profile.c: around a call, `began = gap_plan_clock(p); …; gap_plan_clocked(p, row, phase, began)`. Costs a test when off. */
+int64_t gap_plan_clock(const gap_plan *p);
+void gap_plan_clocked(gap_plan *p, int row, gap_phase phase, int64_t began);
 
 /* update.c: everything after backward. gap_plan_update alone moves the store, whole or not at all. */
 GAP_MUST_USE gap_status gap_plan_check_args(const gap_plan *p, const gap_step_args *args);

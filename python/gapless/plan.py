@@ -280,6 +280,16 @@ class Plan:
         """A row per op after fusion: op, layer, shapes, what was chosen, multiply-accumulates."""
         return self._last.describe()
 
+    def profile(self) -> list[dict[str, Any]]:
+        """Where the time of this plan's calls went since the last ``profile()``, which this one begins anew.
+
+        The first call begins the timing, so its rows are zero. A row per op, in the order of `describe`:
+        op, layer, choice, and ``forward_seconds``, ``backward_seconds``, ``derive_seconds`` (weights
+        repacked after an update); then a row ``loss`` and a row ``update`` (checks, running statistics,
+        optimizer), in ``forward_seconds``.
+        """
+        return self._last.profile()
+
     def memory(self) -> dict[str, int]:
         """Bytes by use."""
         return self._last.memory()
