@@ -163,7 +163,8 @@ def model(document: Mapping[str, Any], weights: Mapping[str, np.ndarray[Any, Any
         for part in _nodes(node, [names[v] for v in node["in"]], names[k])
     ]
     held = [_tensor(name, value) for name, value in weights.items()]
-    held += [_tensor(name, np.array(v, np.float32)) for name, v in zip(_CLIP, (0.0, 6.0), strict=True)]
+    if any(node["layer"] == "ReLU6" for node in document["nodes"]):
+        held += [_tensor(name, np.array(v, np.float32)) for name, v in zip(_CLIP, (0.0, 6.0), strict=True)]
     graph = b"".join(nodes) + _bytes(2, "net") + _bytes(5, *held)
     graph += _bytes(11, _value("x", ["batch", *document["input"]])) + _bytes(
         12, _value("y", ["batch", "classes"])

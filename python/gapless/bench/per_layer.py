@@ -26,6 +26,7 @@ from gapless.bench.worker import make_net
 __all__ = ["kernels", "kernels_text"]
 
 FORWARD, DATA, WEIGHTS, BACKWARD = "forward", "backward-data", "backward-weights", "backward"
+_SHOWN_SHARE = 0.002  # of the time; smaller rows are not printed
 _FIRST = 8  # channels of the small nets' inputs
 _FREE = {"Identity", "Dropout", "Flatten", "Input"}  # no work, or none that is a kernel's
 # float passes over the output beside input and output themselves, in the least that backward needs
@@ -324,17 +325,20 @@ def kernels_text(found: dict[str, Any]) -> str:
             row["choice"],
         ]
         for row in found["layers"]
+        if row["share"] >= _SHOWN_SHARE
     ]
     middle = [Column(name, 0) for name in ("count", "ms", "best", "GFLOP/s", "GB/s")]
     left = [Column("layer", 0, False), Column("pass", 0, False)]
     second = table([*left, *middle, *limits, Column("choice", 0, False)], rows)
+    small = len(found["layers"]) - len(rows)
+    left_out = f"\n{small} more below {100 * _SHOWN_SHARE:g} % each: --json has all" if small else ""
     line = (
         f"{found['case']}, batch {found['batch']}, {found['threads']} threads: layers alone take "
         f"{number(found['total_milliseconds'])} ms in all; FMA peak {number(found['fma_gflops'])} GFLOP/s, "
         f"STREAM {number(found['stream_gb_per_second'])} GB/s beyond the caches (shares are of STREAM at a "
         "layer's size); rates of the best step"
     )
-    return f"{first}\n\n{second}\n\n{line}"
+    return f"{first}\n\n{second}{left_out}\n\n{line}"
 
 
 def _shares(row: dict[str, Any]) -> list[str]:
