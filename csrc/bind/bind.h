@@ -66,6 +66,10 @@ PyObject *gap_bind_describe(PyObject *module, PyObject *unused);
 PyObject *gap_bind_show_config(PyObject *module, PyObject *unused);
 PyObject *gap_bind_check_config(PyObject *module, PyObject *args);
 
+/* ---- bench.c ---- */
+PyObject *gap_bind_bench_fma(PyObject *module, PyObject *args);
+PyObject *gap_bind_bench_triad(PyObject *module, PyObject *args);
+
 /* ---- random.c ---- */
 PyObject *gap_bind_philox(PyObject *module, PyObject *args);
 PyObject *gap_bind_permutation(PyObject *module, PyObject *args);

@@ -182,16 +182,38 @@ def _info_options(p: _Parser) -> None:
 
 def _bench_options(p: _Parser) -> None:
     p.add_argument(
-        "work", nargs="?", default="train", choices=("train", "eval"), help="what is timed (default: train)"
+        "work",
+        nargs="?",
+        default="train",
+        choices=("train", "eval", "kernels"),
+        help="what is timed: a training step (default), an evaluation, or each layer alone by pass",
     )
     p.add_argument(
-        "--case", default="resnet18@32", metavar="NET@SIZE", help="for example lenet@28, resnet18@32"
+        "--case",
+        action="append",
+        metavar="NET@SIZE",
+        help="lenet@28, mobilenet_v2x0.25@224, resnet18@32:8 (batch 8); may be given again; "
+        "all: those that speed is judged by, others: more sizes and batches",
     )
-    p.add_argument("--batch", type=_whole, metavar="N", help="images per step")
-    p.add_argument("--peer", metavar="NAME", help="torch: measured beside ours in the same minutes")
+    p.add_argument("--batch", type=_whole, metavar="N", help="images per step, for every case")
+    p.add_argument(
+        "--peer", metavar="NAME", help="torch, keras, paddle or onnxruntime: measured in the same minutes"
+    )
     p.add_argument("--peer-python", metavar="PATH", help="the interpreter that has the peer")
-    p.add_argument("--rounds", type=_whole, default=7, metavar="N", help="rounds per side")
-    p.add_argument("--seconds", type=float, default=2.0, metavar="S", help="seconds per round")
+    p.add_argument(
+        "--peer-configuration",
+        metavar="WORDS",
+        help="channels_last,eager: try only the peer's configurations with these words",
+    )
+    p.add_argument("--scaling", action="store_true", help="also against one thread")
+    p.add_argument("--profile", action="store_true", help="instead: where the time of a step goes, op by op")
+    p.add_argument("--rounds", type=_whole, default=7, metavar="N", help="rounds per side (default: 7)")
+    p.add_argument(
+        "--seconds",
+        type=float,
+        metavar="S",
+        help="seconds per round (default: 3), per layer and pass of kernels (0.3), of a profile (3)",
+    )
     _common(p)
 
 
@@ -600,23 +622,6 @@ def _facts_lines(facts: dict[str, Any], quiet: bool) -> list[str]:
 
 
 def _bench(arguments: argparse.Namespace) -> int:
-    import gapless
-    from gapless.bench import bench
+    from gapless.bench import command
 
-    threads = arguments.threads or gapless.get_num_threads()
-    measured = bench(
-        arguments.work,
-        arguments.case,
-        batch=arguments.batch,
-        threads=threads,
-        peer=arguments.peer,
-        peer_python=arguments.peer_python,
-        rounds=arguments.rounds,
-        seconds=arguments.seconds,
-    )
-    if arguments.json:
-        _print_json(measured)
-        return OK
-    for key, value in measured.items():
-        print(f"{key}: {value:.6g}" if isinstance(value, float) else f"{key}: {value}")
-    return OK
+    return command.run(arguments, _print_json)

@@ -16,9 +16,11 @@ import pytest
 import small
 
 import gapless
+from gapless.bench import sides
 
-# __main__ runs the command line when imported; peer_torch belongs to another interpreter, which has torch.
-LEFT_OUT = {"gapless.__main__", "gapless.bench.peer_torch"}
+# __main__ runs the command line when imported; the peers of bench run under interpreters that have them.
+PEERS = {f"gapless.bench.{name}" for name in ("torch_nets", *(f"peer_{peer}" for peer in sides.PEERS))}
+LEFT_OUT = {"gapless.__main__", *PEERS}
 MODULES = ["gapless", *sorted(m.name for m in pkgutil.walk_packages(gapless.__path__, "gapless."))]
 
 

@@ -2,15 +2,13 @@
 
 Each side runs in a process of its own (a peer's threads may spin between steps) on the same initial weights
 and the same batch; rounds alternate A B B A, so that a machine whose speed drifts is fair to both. The
-first step's loss must agree: else the two do not do the same work, and no ratio is given.
+first results must agree: else the two do not do the same work, and no ratio is given. The peer runs in
+the best of its configurations, which a short trial finds.
 """
 
 from __future__ import annotations
 
-import json
-import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -18,76 +16,25 @@ from typing import Any
 
 import numpy as np
 
+from gapless.bench import sides
 from gapless.bench.cases import CLASSES, Case, parse
+from gapless.bench.machine import TAKEN_WARNING, Taken, cpu_name, machine_facts
+from gapless.bench.sides import BenchError, Side
+from gapless.bench.worker import need_net
 
-__all__ = ["bench", "cpu_name", "peer_torch_model"]
+__all__ = ["BenchError", "bench", "cpu_name", "machine_facts", "peer_torch_model"]
 
-AGREE = 1e-3  # relative difference of the first loss that still counts as the same work
-
-
-def cpu_name() -> str:
-    """The processor's name as the system tells it."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
-
-
-class Side:
-    """One process that does the work when told."""
-
-    def __init__(
-        self, command: list[str], start: dict[str, Any], environment: dict[str, str] | None = None
-    ) -> None:
-        import os
-
-        self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, **(environment or {})},
-        )
-        self.command = command
-        self.times: list[float] = []
-        self.peak = 0
-        self.facts = self.ask(start)
-
-    def ask(self, command: dict[str, Any]) -> dict[str, Any]:
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(json.dumps(command) + "\n")
-        self.process.stdin.flush()
-        line = self.process.stdout.readline()
-        if not line:
-            command_line = " ".join(self.command)
-            raise RuntimeError(
-                f"bench: {command_line} ended with status {self.process.wait()}; its message is above"
-            )
-        answer: dict[str, Any] = json.loads(line)
-        return answer
-
-    def round(self, seconds: float) -> float:
-        answer = self.ask({"seconds": seconds})
-        self.times += answer["times"]
-        self.peak = answer["peak_memory_bytes"]
-        return float(statistics.median(answer["times"]))
-
-    def close(self) -> None:
-        self.process.communicate()
+ROUNDS, SECONDS = 7, 3.0
 
 
 def peer_torch_model(case: Case, classes: int = CLASSES) -> Any:
     """The torch module that is the case's twin; for parity tests. Needs torch."""
     sys.path.insert(0, str(Path(__file__).parent))
     try:
-        import peer_torch  # type: ignore[import-not-found]
+        import torch_nets  # type: ignore[import-not-found]
     finally:
         sys.path.pop(0)
-    return peer_torch.build(case, classes)
+    return torch_nets.build(case, classes)
 
 
 def make_batch(case: Case, path: Path) -> None:
@@ -99,14 +46,16 @@ def make_batch(case: Case, path: Path) -> None:
 
 def bench(
     work: str,
-    case: str,
+    case: str | Case,
     *,
     batch: int | None = None,
     threads: int = 2,
     peer: str | None = None,
     peer_python: str | None = None,
-    rounds: int = 7,
-    seconds: float = 2.0,
+    peer_configuration: str | None = None,
+    scaling: bool = False,
+    rounds: int = ROUNDS,
+    seconds: float = SECONDS,
 ) -> dict[str, Any]:
     """Time `work` ("train" or "eval") of a case; with a peer also the ratio to the peer's best configuration.
 
@@ -114,113 +63,114 @@ def bench(
     ----------
     work : {"train", "eval"}
     case : str
-        ``NET@SIZE``: ``lenet@28``, ``resnet18@32``.
+        ``NET@SIZE``: ``lenet@28``, ``resnet18@32``, ``mobilenet_v2x0.25@224``; ``NET@SIZE:BATCH``.
     batch, threads : int
-    peer : {"torch"}, optional
+    peer : {"torch", "keras", "paddle", "onnxruntime"}, optional
         Runs in `peer_python` (default: this interpreter).
+    peer_configuration : str, optional
+        ``"channels_last,eager"``: only configurations with these words are tried.
+    scaling : bool, default False
+        Also measure `threads` threads against one.
     rounds, seconds
-        Rounds per side, and seconds per round.
+        Rounds per side, and seconds per round; a round is one step at least.
 
     Returns
     -------
     dict
-        ``images_per_second`` (median), ``best``, ``peak_memory_bytes``, ``kernel_set``, machine facts and,
-        with a peer, ``peer`` (the same figures and its configuration) and ``ratio`` (median over rounds,
-        ours / peer's) with its range.
+        ``images_per_second`` (median), ``best``, ``peak_memory_bytes``, ``first_step_seconds`` (with
+        compiling), ``kernel_set``, ``steal`` and ``others`` (shares of the CPUs'
+        time that other guests and other processes took) and, with a peer,
+        ``peer`` (the same figures, its version and configuration, the trial of all) and ``ratio`` (median
+        over rounds, ours / peer's) with ``ratio_low``, ``ratio_high`` and ``ratios``.
     """
     if work not in ("train", "eval"):
         raise ValueError(f"bench: work must be train or eval, got {work!r}")
-    if peer not in (None, "torch"):
-        raise ValueError(f"bench: no peer {peer!r}; there is: torch")
-    if rounds < 1 or not seconds > 0:
-        raise ValueError(f"bench: rounds must be >= 1 and seconds > 0, got {rounds} and {seconds}")
-    what = parse(case, batch)
+    if rounds < 1 or not 0 < seconds < 3600:
+        raise ValueError(f"bench: rounds must be >= 1 and seconds in (0, 3600), got {rounds} and {seconds}")
+    if scaling and threads < 2:
+        raise ValueError("bench: scaling compares threads with one; give threads=2 or more")
+    tried = sides.configurations(peer, work, peer_configuration) if peer else []
+    what = parse(case, batch) if isinstance(case, str) else case
+    need_net(what)
     with tempfile.TemporaryDirectory() as folder:
-        start: dict[str, Any] = {"work": work, "case": list(what), "threads": threads, "save": True}
-        start |= {"weights": f"{folder}/weights.npz", "batch": f"{folder}/batch.npz"}
+        start: dict[str, Any] = {"work": work, "case": list(what), "threads": threads}
+        start |= {key: f"{folder}/{key}" for key in ("weights.npz", "batch.npz", "graph.json")}
+        start = {key.partition(".")[0]: value for key, value in start.items()}
         make_batch(what, Path(start["batch"]))
-        ours = Side([sys.executable, "-m", "gapless.bench.worker"], start)
-        peers: list[Side] = []
+        running: list[Side] = []
         try:
+            ours = sides.our_side({**start, "save": True})
+            running.append(ours)
+            theirs = None
+            trial: dict[str, Any] = {}
             if peer:
-                for layout, mode in CONFIGURATIONS:
-                    side = torch_side({**start, "save": False}, layout, mode, peer_python, threads)
-                    peers += [side] if side is not None else []
-                same_work(ours, peers)
-                peers = [fastest(peers)]
-            return measure(what, work, threads, ours, peers, rounds, seconds)
+                theirs, seconds_by, failed = sides.fastest(peer, start, ours, tried, peer_python)
+                running.append(theirs)
+                trial = {"trial_seconds": seconds_by, "left_out": failed}
+            single = sides.our_side({**start, "threads": 1}) if scaling else None
+            running += [single] if single is not None else []
+            taken = Taken([side.pid for side in running])
+            _measure(running, rounds, seconds)
+            result = _result(what, work, threads, ours) | taken.shares()
+            if theirs is not None:
+                result["peer"] = {"name": peer, **_figures(theirs, what), **_peer_facts(theirs), **trial}
+                result |= _ratios("ratio", ours, theirs)
+            if single is not None:
+                result |= _ratios("scaling", ours, single)
+            return result
         finally:
-            for side in (ours, *peers):
+            for side in running:
                 side.close()
 
 
-CONFIGURATIONS = (("channels_last", "eager"), ("contiguous", "eager"), ("channels_last", "compile"))
-
-
-def torch_side(
-    start: dict[str, Any], layout: str, mode: str, python: str | None, threads: int
-) -> Side | None:
-    script = Path(__file__).with_name("peer_torch.py")
-    environment = {"OMP_NUM_THREADS": str(threads), "THP_MEM_ALLOC_ENABLE": "1"}
-    try:
-        return Side(
-            [python or sys.executable, str(script)], {**start, "layout": layout, "mode": mode}, environment
-        )
-    except RuntimeError as error:
-        if mode == "compile":  # torch.compile needs a C++ compiler; its absence is said, not fatal
-            print(f"{error}; going on without torch.compile", file=sys.stderr)
-            return None
-        raise
-
-
-def same_work(ours: Side, peers: list[Side]) -> None:
-    """Every side must have the same first loss, else a ratio would compare different work."""
-    for side in peers:
-        a, b = ours.facts["loss"], side.facts["loss"]
-        if not abs(a - b) <= AGREE * abs(b):
-            where = side.facts["configuration"]
-            raise RuntimeError(f"bench: not the same work: first loss {a:.6f} here, {b:.6f} in {where}")
-
-
-def fastest(peers: list[Side]) -> Side:
-    """The peer's best configuration, by a short trial; the others are ended."""
-    trial = [(min(side.round(1.0), side.round(1.0)), k) for k, side in enumerate(peers)]
-    best = peers[min(trial)[1]]
-    for side in peers:
-        if side is not best:
-            side.close()
-    best.times.clear()
-    return best
-
-
-def measure(
-    what: Case, work: str, threads: int, ours: Side, peers: list[Side], rounds: int, seconds: float
-) -> dict[str, Any]:
-    ours.round(seconds / 2)
-    ours.times.clear()
-    ratios = []
+def _measure(running: list[Side], rounds: int, seconds: float) -> None:
+    """Rounds of all sides, in alternating order: A B B A A B …"""
+    for side in running:
+        side.round(seconds / 2)
+        side.forget()
     for k in range(rounds):
-        order = [ours, *peers] if k % 2 == 0 else [*peers, ours]
-        medians = {id(side): side.round(seconds) for side in order}
-        if peers:
-            ratios.append(medians[id(peers[0])] / medians[id(ours)])
-    result: dict[str, Any] = {
-        "work": work,
-        "case": f"{what.net}@{what.size}",
-        "batch": what.batch,
-        "threads": threads,
-    }
-    result |= figures(ours, what) | {"kernel_set": ours.facts["kernel_set"], "cpu": cpu_name()}
-    if peers:
-        result["peer"] = figures(peers[0], what) | {k: peers[0].facts[k] for k in ("peer", "configuration")}
-        result |= {"ratio": statistics.median(ratios), "ratio_low": min(ratios), "ratio_high": max(ratios)}
-    return result
+        for side in running if k % 2 == 0 else running[::-1]:
+            side.round(seconds)
 
 
-def figures(side: Side, what: Case) -> dict[str, Any]:
+def _figures(side: Side, what: Case) -> dict[str, Any]:
     return {
         "images_per_second": what.batch / statistics.median(side.times),
         "best": what.batch / min(side.times),
         "first_step_seconds": side.facts["first_seconds"],
         "peak_memory_bytes": side.peak,
+        "steps": len(side.times),
     }
+
+
+def _peer_facts(side: Side) -> dict[str, Any]:
+    return {key: side.facts[key] for key in ("version", "configuration", "agreement")}
+
+
+def _result(what: Case, work: str, threads: int, ours: Side) -> dict[str, Any]:
+    said = {"work": work, "case": what.name, "batch": what.batch, "threads": threads}
+    return {**said, **_figures(ours, what), "kernel_set": ours.facts["kernel_set"]}
+
+
+def _ratios(key: str, ours: Side, other: Side) -> dict[str, Any]:
+    """How many times faster ours is, round by round: median, range and all."""
+    each = [b / a for a, b in zip(ours.medians, other.medians, strict=True)]
+    return {
+        key: statistics.median(each),
+        f"{key}_low": min(each),
+        f"{key}_high": max(each),
+        f"{key}s": each,
+    }
+
+
+def warnings_of(result: dict[str, Any]) -> list[str]:
+    """What a reader should know beside the figures."""
+    said = [f"{text}; left out" for text in result.get("peer", {}).get("left_out", ())]
+    for key, who in (("steal", "other guests of its host"), ("others", "other processes")):
+        if (result.get(key) or 0.0) > TAKEN_WARNING:
+            share = 100 * result[key]
+            said.append(
+                f"{result['case']}: {share:.0f} % of the CPUs' time went to {who}: not a quiet machine, and "
+                "the ratio is not to be quoted"
+            )
+    return said

@@ -1,0 +1,6 @@
+#include "kernels/peak.h"
+
+#include "kernels/isa_avx2.h"
+#ifdef GAP_ISA
+#include "kernels/peak.inc"
+#endif

@@ -1,0 +1,6 @@
+#include "kernels/peak.h"
+
+#include "kernels/isa_avx512.h"
+#ifdef GAP_ISA
+#include "kernels/peak.inc"
+#endif
