@@ -1,6 +1,6 @@
 /* conv.h — the convolution family: small products on padded planes of 16-channel vectors. Portable contract:
  *
- * Lanes are output channels (rows, cols) or channels (depthwise). Every output element is a sum of chains of fused
+ * Lanes are output channels. Every output element is a sum of chains of fused
  * multiply-adds in the order given below, so that no tile size and no instruction set changes a bit. A chain begins at 0
  * and is then added to what stands: one long chain over all channels would lose accuracy as channels grow (measured at 512
  * channels, 3x3: 7e-7 rms against 1.7e-7), chains of about 128 terms do not.
@@ -20,8 +20,7 @@ typedef enum { GAP_CONV_ZERO, GAP_CONV_BIAS, GAP_CONV_KEEP } gap_conv_start;
  *   y[b][r][p][lane] = start + one chain for each group of `chain` input blocks (the last may be smaller), in order; a chain
  *                      runs over (input block i, tap t, channel k), in this order of nesting, of
  *                      a[i*a_block + off[t] + r*a_row + p*a_px + k] * w[b*w_oc + i*w_block + t*w_tap + k*16 + lane]
- * with k < kc (kc_last in the last input block). taps or blocks may be 0. Then, where `sum` is given, for each channel over
- * (r, p) in order: d = y - pivot; sum += d; sumsq = fma(d, d, sumsq). */
+ * with k < kc (kc_last in the last input block). taps or blocks may be 0. */
 typedef struct {
     const float *a;
     int64_t a_px, a_row, a_block;
@@ -36,8 +35,6 @@ typedef struct {
     int oc_blocks;
     gap_conv_start start;
     const float *bias;            /* (oc_blocks * 16), for GAP_CONV_BIAS */
-    float *sum, *sumsq;           /* (oc_blocks * 16) or NULL */
-    const float *pivot;
 } gap_conv_rows;
 
 /* A weight gradient's tile: for k < m, output block b
@@ -55,40 +52,9 @@ typedef struct {
     int64_t dw_k, dw_oc;
 } gap_conv_cols;
 
-/* Depthwise, one block of 16 channels: y[r][p] = start + sum over t of a[off[t] + r*a_row + p*a_px] * w[t*16]. */
-typedef struct {
-    const float *a;
-    int64_t a_px, a_row;
-    const int64_t *off;
-    int taps;
-    const float *w;
-    float *y;
-    int64_t y_px, y_row;
-    int64_t pixels, rows;
-    gap_conv_start start;
-    const float *bias;            /* (16) */
-    float *sum, *sumsq;           /* (16) or NULL, as above */
-    const float *pivot;
-} gap_conv_depthwise;
-
-/* Its weight gradient over one plane: dw[t*16] += sum over (r, p) of a[off[t] + r*a_row + p*a_px] * d[r*d_row + p*16]; the
- * sum is one chain that begins at 0. */
-typedef struct {
-    const float *a;
-    int64_t a_px, a_row;
-    const int64_t *off;
-    int taps;
-    const float *d;
-    int64_t d_row;
-    int64_t pixels, rows;
-    float *dw;
-} gap_conv_depthwise_dw;
-
 typedef struct {
     void (*rows)(const gap_conv_rows *r);
     void (*cols)(const gap_conv_cols *c);
-    void (*depthwise)(const gap_conv_depthwise *r);
-    void (*depthwise_dw)(const gap_conv_depthwise_dw *r);
     /* out[lane] += sum over pixels of x[p*16 + lane]: four chains (p mod 4), added as (0+1) + (2+3). */
     void (*channel_sum)(float out[16], const float *x, int64_t pixels);
     int wide; /* output blocks of `rows` that share one reading of the input; callers keep that many panels in cache */

@@ -7,6 +7,5 @@
 #define ROW_M4 0
 #define COL_M 6
 #define COL_NB 1
-#define DW_M 4
 #include "kernels/conv.inc"
 #endif

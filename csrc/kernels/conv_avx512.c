@@ -7,6 +7,5 @@
 #define ROW_M4 6
 #define COL_M 8
 #define COL_NB 2
-#define DW_M 8
 #include "kernels/conv.inc"
 #endif

@@ -1,142 +1,17 @@
-#include "ops/conv_plan.h"
-
+/* conv.c — the convolution op: chooses a method by shape and precision, and hands it what fusion put around it. */
 #include <stdio.h>
 #include <string.h>
 
 #include "core/shape.h"
+#include "ops/conv_depthwise.h"
+#include "ops/conv_plan.h"
+#include "ops/conv_winograd.h"
 #include "ops/norm.h"
 
-/* attr->plan[]: what prepare settled */
-enum { PLAN_SLOTS, PLAN_TRAINING, PLAN_BLAS, PLAN_CHUNKS };
+typedef enum { METHOD_DIRECT, METHOD_WINOGRAD, METHOD_DEPTHWISE, METHOD_BLAS } conv_method;
 
-static int64_t modulo(int64_t a, int64_t b) { return ((a % b) + b) % b; }
-
-int64_t gap_conv_chain(int64_t terms) { return terms > 0 && terms < CONV_CHAIN ? CONV_CHAIN / terms : 1; }
-
-int64_t gap_conv_lo(const conv_pass *p, int64_t o) {
-    if (p->depthwise) return o;
-    if (p->lanes != 16) return 0;
-    const int64_t group = o * 16 / (p->out_c / p->groups);
-    return gap_min64(group * (p->in_c / p->groups) / 16, p->in_blocks - p->range);
-}
-
-/* Input blocks from the first to the last channel that feeds output block o. */
-static int64_t reach(const conv_pass *p, int64_t o) {
-    const int64_t per_out = p->out_c / p->groups, per_in = p->in_c / p->groups;
-    const int64_t last = gap_min64(p->out_c, o * 16 + 16) - 1;
-    return ((last / per_out + 1) * per_in - 1) / 16 - o * 16 / per_out * per_in / 16 + 1;
-}
-
-bool gap_conv_tap(const conv_pass *p, int axis, int64_t phase, int64_t k, int64_t *offset) {
-    if (!p->backward) {
-        *offset = k * p->dilation[axis] - p->pad[axis];
-        return true;
-    }
-    const int64_t v = phase + p->pad[axis] - k * p->dilation[axis];
-    if (modulo(v, p->stride[axis])) return false;
-    *offset = v / p->stride[axis];
-    return true;
-}
-
-/* Sizes, offsets and packing: everything that the sums depend on. */
-static void pass_shape(conv_pass *p, const gap_op *op, bool backward) {
-    const gap_conv_attr *a = GAP_ATTR_CONST(op, gap_conv_attr);
-    const gap_desc *x = &op->in_desc[0], *y = &op->out_desc[0], *in = backward ? y : x, *out = backward ? x : y;
-    memset(p, 0, sizeof *p);
-    p->backward = backward;
-    p->groups = a->groups;
-    p->lanes = in->layout == GAP_NHWC ? in->dim[0] : 16;
-    p->depthwise = a->groups == x->dim[0] && a->groups == a->out_channels && x->layout == GAP_BLOCKED;
-    p->in_c = in->dim[0], p->in_h = in->dim[1], p->in_w = in->dim[2];
-    p->out_c = out->dim[0], p->out_h = out->dim[1], p->out_w = out->dim[2];
-    p->in_blocks = p->lanes == 16 ? gap_ceil_div(p->in_c, 16) : 1, p->out_blocks = gap_ceil_div(p->out_c, 16);
-    p->taps = a->kernel[0] * a->kernel[1];
-    for (int k = 0; k < 2; k++) {
-        p->kernel[k] = a->kernel[k], p->pad[k] = a->padding[k], p->dilation[k] = a->dilation[k], p->stride[k] = a->stride[k];
-        p->in_step[k] = backward ? 1 : a->stride[k], p->out_step[k] = backward ? a->stride[k] : 1;
-        p->count[k] = gap_ceil_div(k ? p->out_w : p->out_h, p->out_step[k]);
-        for (int64_t t = 0; t < p->kernel[k]; t++) {
-            const int64_t phase = backward ? modulo(t * p->dilation[k] - p->pad[k], p->stride[k]) : 0;
-            int64_t at = 0;
-            gap_conv_tap(p, k, phase, t, &at);
-            p->first[k] = t ? gap_min64(p->first[k], at) : at, p->last[k] = t ? gap_max64(p->last[k], at) : at;
-        }
-    }
-    const bool run = p->lanes != 16 && p->dilation[1] == 1; /* kw*C neighbouring floats of an image row are one entry */
-    p->entries = run ? p->kernel[0] : p->taps;
-    p->run = p->lanes == 16 ? 16 : run ? p->kernel[1] * p->lanes : p->lanes;
-    p->range = 1;
-    if (!p->depthwise && p->lanes == 16)
-        for (int64_t o = 0; o < p->out_blocks; o++) p->range = gap_max64(p->range, reach(p, o));
-    p->w_oc = p->depthwise ? p->taps * 16 : p->range * p->entries * p->run * 16;
-}
-
-/* A 1x1 kernel at stride 1 without padding: the plane is one row. A function of shape alone, as sums depend on it. */
-static void flatten(conv_pass *p) {
-    p->flat = !p->depthwise && p->taps == 1 && p->stride[0] == 1 && p->stride[1] == 1 && p->in_h == p->out_h && p->in_w == p->out_w;
-    if (!p->flat) return;
-    p->in_w *= p->in_h, p->in_h = 1, p->out_w *= p->out_h, p->out_h = 1;
-    p->count[1] *= p->count[0], p->count[0] = 1;
-}
-
-static int64_t common_divisor(int64_t a, int64_t b) { return b ? common_divisor(b, a % b) : a; }
-
-/* The largest multiple of `step` that is at most `most`; one step at least, `all` at most. */
-static int64_t whole_steps(int64_t most, int64_t step, int64_t all) { return gap_min64(all, gap_max64(1, most / step) * step); }
-
-/* Cuts the work into units that fit a cache, are many enough for the threads, and cover whole pieces of the output. */
-static void pass_units(conv_pass *p, int64_t capacity, bool packed) {
-    const bool inside_h = p->first[0] >= 0 && (p->count[0] - 1) * p->in_step[0] + p->last[0] < p->in_h;
-    const bool inside_w = p->first[1] >= 0 && (p->count[1] - 1) * p->in_step[1] + p->last[1] < p->in_w;
-    const int64_t piece_rows = gap_piece_rows(p->out_h, p->out_w);
-    p->piece = piece_rows * p->out_w;
-    p->direct = inside_h && inside_w && !packed;
-    flatten(p);
-    p->cols = p->direct ? p->in_w : (p->count[1] - 1) * p->in_step[1] + p->last[1] - p->first[1] + 1;
-    for (int k = 0; k < 2; k++) p->origin[k] = p->direct ? 0 : p->first[k];
-    const int64_t blocks = p->depthwise ? 1 : p->in_blocks;
-    const int64_t budget = (int64_t)CONV_SCRATCH / (p->depthwise ? 4 : 1);
-    const int64_t row_bytes = p->cols * p->lanes * blocks * 4, halo = p->last[0] - p->first[0];
-    p->band_rows = p->count[0], p->band_cols = p->count[1];
-    if (p->count[0] > 1) {
-        const int64_t fit = (gap_max64(1, budget / row_bytes) - 1 - halo) / p->in_step[0] + 1;
-        p->band_rows = whole_steps(fit, piece_rows / common_divisor(piece_rows, p->out_step[0]), p->count[0]);
-    } else if (p->flat) {
-        p->band_cols = whole_steps(budget / (p->lanes * blocks * 4), p->piece, p->count[1]);
-    }
-    p->n_row_bands = gap_ceil_div(p->count[0], p->band_rows), p->n_col_bands = gap_ceil_div(p->count[1], p->band_cols);
-    p->images = 1;
-    const int64_t image = p->flat && packed ? p->band_cols * p->lanes * blocks * 4 : row_bytes * ((p->band_rows - 1) * p->in_step[0] + halo + 1);
-    if (p->n_row_bands == 1 && p->n_col_bands == 1)
-        p->images = gap_max64(1, gap_min64(gap_min64(budget / image, gap_ceil_div(256, p->count[0] * p->count[1])), capacity));
-    p->n_oc_parts = p->out_blocks;
-    if (!p->depthwise) {
-        const int64_t units = gap_ceil_div(capacity, p->images) * p->n_row_bands * p->n_col_bands;
-        p->n_oc_parts = gap_min64(gap_ceil_div(packed ? CONV_UNITS / 2 : CONV_UNITS, units), gap_ceil_div(p->out_blocks, 4));
-    }
-    if (!p->direct) p->scratch_bytes = (size_t)(p->images * image);
-}
-
-void gap_conv_pass(conv_pass *p, const gap_op *op, bool backward, int64_t capacity, bool packed) {
-    pass_shape(p, op, backward);
-    pass_units(p, capacity, packed);
-}
-
-void gap_conv_shape(conv_pass *p, const gap_op *op) { pass_shape(p, op, false); }
-
-conv_derived gap_conv_sections(const conv_pass *p, size_t start) {
-    conv_derived d;
-    d.off = start;
-    d.place = d.off + gap_scratch_round((size_t)p->entries * sizeof(int64_t));
-    d.w = d.place + gap_scratch_round((size_t)p->taps * sizeof(conv_place));
-    d.bias = d.w + gap_scratch_round((size_t)(p->out_blocks * p->w_oc) * 4);
-    d.total = d.bias + (p->backward ? 0 : gap_scratch_round((size_t)p->out_blocks * 64));
-    return d;
-}
-
-bool gap_conv_wants_backward(const gap_op *op) {
-    return GAP_ATTR_CONST(op, gap_conv_attr)->plan[PLAN_TRAINING] && op->in_desc[0].layout == GAP_BLOCKED;
-}
+/* attr->plan[]: what prepare settled. PLAN_TILE: outputs of a Winograd tile's side. */
+enum { PLAN_METHOD, PLAN_TILE, PLAN_SLOTS, PLAN_TRAINING };
 
 static gap_status infer(gap_op *op, const gap_desc *in, gap_desc *out) {
     gap_status st = GAP_OK;
@@ -158,43 +33,105 @@ done:
     return st;
 }
 
+/* ---- the choice, and where its derived data lies ---- */
+
+static conv_method choose(const gap_op *op, const gap_op_env *env, int *tile) {
+    gap_wino_tile which = GAP_WINO_NONE;
+    if (env->kernels->blas != NULL) return METHOD_BLAS;
+    if (gap_depthwise_fits(op)) return METHOD_DEPTHWISE;
+    if (!gap_wino_fits(op, env->precision, &which)) return METHOD_DIRECT;
+    *tile = (int)which;
+    return METHOD_WINOGRAD;
+}
+
 /* What forward reads goes through a prologue; what backward reads does. */
 static bool forward_packed(const gap_op *op) { return GAP_ATTR_CONST(op, gap_conv_attr)->fuse.apply; }
 static bool backward_packed(const gap_op *op) { return GAP_ATTR_CONST(op, gap_conv_attr)->fuse.sums; }
+static int planned(const gap_op *op, int what) { return GAP_ATTR_CONST(op, gap_conv_attr)->plan[what]; }
+static bool wants_backward(const gap_op *op) { return planned(op, PLAN_TRAINING) && op->in_desc[0].layout == GAP_BLOCKED; }
 
-static conv_table table_at(const gap_op *op, size_t start) {
+/* One convolution, laid out for its method. */
+typedef struct {
+    conv_method method;
+    int slots;
+    conv_pass direct, direct_back;
+    gap_wino wino, wino_back;
+    gap_depthwise depthwise;
+    size_t table, backward, derived_bytes; /* in op->derived: forward's data stand first */
+} conv_setup;
+
+/* The table of the epilogue: the pivot of its sums, (padded), or fixed statistics, (rows, padded). */
+static size_t table_bytes(const gap_op *op) {
     const gap_conv_fuse *f = &GAP_ATTR_CONST(op, gap_conv_attr)->fuse;
-    const int64_t padded = gap_padded_channels(&op->out_desc[0]);
     const int64_t rows = f->fixed ? GAP_NORM_ROWS : f->sums ? 1 : 0;
-    return (conv_table){start, start + gap_scratch_round((size_t)(rows * padded) * 4)};
+    return gap_scratch_round((size_t)(rows * gap_padded_channels(&op->out_desc[0])) * 4);
+}
+
+static void set_up(conv_setup *s, const gap_op *op, int64_t capacity) {
+    const bool back = wants_backward(op);
+    s->method = (conv_method)planned(op, PLAN_METHOD), s->slots = planned(op, PLAN_SLOTS);
+    size_t forward = 0, backward = 0;
+    switch (s->method) {
+    case METHOD_BLAS: gap_conv_shape(&s->direct, op); break;
+    case METHOD_DEPTHWISE:
+        gap_depthwise_plan(&s->depthwise, op, capacity);
+        forward = gap_depthwise_derived_bytes(&s->depthwise); /* of both directions */
+        break;
+    case METHOD_WINOGRAD:
+        gap_wino_plan(&s->wino, op, false, planned(op, PLAN_TILE), capacity);
+        forward = gap_wino_derived_bytes(&s->wino);
+        if (!back) break;
+        gap_wino_plan(&s->wino_back, op, true, planned(op, PLAN_TILE), capacity);
+        backward = gap_wino_derived_bytes(&s->wino_back);
+        break;
+    case METHOD_DIRECT:
+        gap_conv_pass(&s->direct, op, false, capacity, forward_packed(op));
+        forward = gap_conv_sections(&s->direct, 0).total;
+        if (!back) break;
+        gap_conv_pass(&s->direct_back, op, true, capacity, backward_packed(op));
+        backward = gap_conv_sections(&s->direct_back, 0).total;
+        break;
+    }
+    s->table = gap_scratch_round(forward), s->backward = s->table + table_bytes(op);
+    s->derived_bytes = s->backward + backward;
 }
 
 static void at_least(size_t *bytes, size_t need) {
     if (*bytes < need) *bytes = need;
 }
 
+static size_t workspace_bytes(const conv_setup *s, const gap_op *op, const gap_op_env *env) {
+    const bool back = wants_backward(op);
+    size_t bytes = 0;
+    conv_pass shape;
+    switch (s->method) {
+    case METHOD_BLAS: return gap_conv_blas_bytes(&s->direct, env->capacity, env->training, s->slots);
+    case METHOD_DEPTHWISE: bytes = gap_depthwise_workspace_bytes(&s->depthwise, env->training, s->slots); break;
+    case METHOD_WINOGRAD:
+        bytes = gap_wino_workspace_bytes(&s->wino, s->slots);
+        if (back) at_least(&bytes, gap_wino_workspace_bytes(&s->wino_back, s->slots));
+        if (env->training) at_least(&bytes, gap_wino_grad_bytes(&s->wino, s->slots));
+        break;
+    case METHOD_DIRECT:
+        bytes = gap_scratch_round(s->direct.scratch_bytes) * (size_t)s->slots;
+        if (back) at_least(&bytes, gap_scratch_round(s->direct_back.scratch_bytes) * (size_t)s->slots);
+        if (env->training) at_least(&bytes, gap_conv_grad_bytes(&s->direct, env->capacity, backward_packed(op), s->slots));
+        break;
+    }
+    if (!env->training || op->weight[1] < 0) return bytes;
+    gap_conv_shape(&shape, op);
+    at_least(&bytes, gap_conv_bias_bytes(&shape, env->capacity, s->slots));
+    return bytes;
+}
+
 static gap_status prepare(gap_op *op, const gap_op_env *env) {
     gap_conv_attr *a = GAP_ATTR(op, gap_conv_attr);
-    const int slots = gap_scratch_count();
-    a->plan[PLAN_SLOTS] = slots, a->plan[PLAN_TRAINING] = env->training, a->plan[PLAN_BLAS] = env->kernels->blas != NULL;
-    op->workspace_bytes = op->derived_bytes = op->saved_bytes = 0;
-    conv_pass forward, backward;
-    gap_conv_pass(&forward, op, false, env->capacity, forward_packed(op));
-    a->plan[PLAN_CHUNKS] = gap_conv_grad_chunks(&forward, env->capacity);
-    if (a->plan[PLAN_BLAS]) {
-        gap_conv_shape(&forward, op);
-        op->workspace_bytes = gap_conv_blas_bytes(&forward, env->capacity, env->training, slots);
-        return GAP_OK;
-    }
-    op->workspace_bytes = gap_scratch_round(forward.scratch_bytes) * (size_t)slots;
-    op->derived_bytes = table_at(op, gap_conv_sections(&forward, 0).total).total;
-    if (!env->training) return GAP_OK;
-    at_least(&op->workspace_bytes, gap_conv_grad_bytes(&forward, env->capacity, backward_packed(op), slots));
-    if (gap_conv_wants_backward(op)) {
-        gap_conv_pass(&backward, op, true, env->capacity, backward_packed(op));
-        at_least(&op->workspace_bytes, gap_scratch_round(backward.scratch_bytes) * (size_t)slots);
-        op->derived_bytes = gap_conv_sections(&backward, op->derived_bytes).total;
-    }
+    conv_setup s;
+    a->plan[PLAN_SLOTS] = gap_scratch_count(), a->plan[PLAN_TRAINING] = env->training;
+    a->plan[PLAN_METHOD] = (int)choose(op, env, &a->plan[PLAN_TILE]);
+    set_up(&s, op, env->capacity);
+    op->derived_bytes = s.method == METHOD_BLAS ? 0 : s.derived_bytes;
+    op->workspace_bytes = workspace_bytes(&s, op, env);
     return GAP_OK;
 }
 
@@ -210,21 +147,29 @@ static void derive_table(const gap_op *op, const gap_op_ctx *ctx, float *table) 
 
 static gap_status derive(const gap_op *op, const gap_op_ctx *ctx) {
     gap_status st = GAP_OK;
-    if (GAP_ATTR_CONST(op, gap_conv_attr)->plan[PLAN_BLAS]) return GAP_OK;
-    conv_pass p;
-    gap_conv_pass(&p, op, false, ctx->capacity, forward_packed(op));
-    conv_derived d = gap_conv_sections(&p, 0);
-    GAP_TRY(gap_conv_derive(&p, &d, ctx->derived, ctx->weight[0], op->weight[1] >= 0 ? ctx->weight[1] : NULL));
-    const conv_table t = table_at(op, d.total);
-    derive_table(op, ctx, (float *)(void *)((unsigned char *)ctx->derived + t.at));
-    if (gap_conv_wants_backward(op)) {
-        gap_conv_pass(&p, op, true, ctx->capacity, backward_packed(op));
-        d = gap_conv_sections(&p, t.total);
-        GAP_TRY(gap_conv_derive(&p, &d, ctx->derived, ctx->weight[0], NULL));
+    unsigned char *derived = ctx->derived;
+    const float *weight = ctx->weight[0], *bias = op->weight[1] >= 0 ? ctx->weight[1] : NULL;
+    conv_setup s;
+    set_up(&s, op, ctx->capacity);
+    if (s.method == METHOD_BLAS) return GAP_OK;
+    derive_table(op, ctx, (float *)(void *)(derived + s.table));
+    if (s.method == METHOD_DEPTHWISE) return gap_depthwise_derive(&s.depthwise, weight, bias, derived);
+    if (s.method == METHOD_WINOGRAD) {
+        GAP_TRY(gap_wino_derive(&s.wino, weight, bias, derived, ctx));
+        if (wants_backward(op)) GAP_TRY(gap_wino_derive(&s.wino_back, weight, NULL, derived + s.backward, ctx));
+        return GAP_OK;
+    }
+    conv_derived d = gap_conv_sections(&s.direct, 0);
+    GAP_TRY(gap_conv_derive(&s.direct, &d, derived, weight, bias));
+    if (wants_backward(op)) {
+        d = gap_conv_sections(&s.direct_back, s.backward);
+        GAP_TRY(gap_conv_derive(&s.direct_back, &d, derived, weight, NULL));
     }
 done:
     return st;
 }
+
+/* ---- the ends: what stands in memory, and what it means ---- */
 
 /* The input as forward and the weight gradient read it. */
 static gap_source input_of(const gap_op *op, const gap_op_ctx *ctx) {
@@ -276,51 +221,70 @@ static gap_sink input_gradient(const gap_op *op, const gap_op_ctx *ctx) {
     return s;
 }
 
+/* ---- the passes ---- */
+
 static gap_status forward(const gap_op *op, const gap_op_ctx *ctx) {
-    const gap_conv_attr *a = GAP_ATTR_CONST(op, gap_conv_attr);
-    conv_pass p;
-    gap_conv_shape(&p, op);
-    if (a->plan[PLAN_BLAS]) return gap_conv_blas_forward(&p, ctx, op->weight[1] >= 0, a->plan[PLAN_SLOTS]);
-    gap_conv_pass(&p, op, false, ctx->capacity, forward_packed(op));
-    const conv_derived d = gap_conv_sections(&p, 0);
-    const float *table = (const float *)(const void *)((const unsigned char *)ctx->derived + d.total);
+    const unsigned char *derived = ctx->derived;
+    const bool has_bias = op->weight[1] >= 0;
+    conv_setup s;
+    set_up(&s, op, ctx->capacity);
     const gap_source in = input_of(op, ctx);
-    const gap_sink out = output_of(op, ctx, table);
-    return gap_conv_run(&p, ctx, &d, &in, &out, op->weight[1] >= 0, a->plan[PLAN_SLOTS]);
+    const gap_sink out = output_of(op, ctx, (const float *)(const void *)(derived + s.table));
+    switch (s.method) {
+    case METHOD_BLAS: return gap_conv_blas_forward(&s.direct, ctx, has_bias, s.slots);
+    case METHOD_DEPTHWISE: return gap_depthwise_run(&s.depthwise, ctx, derived, &in, &out, has_bias, s.slots);
+    case METHOD_WINOGRAD: return gap_wino_run(&s.wino, ctx, derived, &in, &out, has_bias, s.slots);
+    case METHOD_DIRECT: break;
+    }
+    const conv_derived d = gap_conv_sections(&s.direct, 0);
+    return gap_conv_run(&s.direct, ctx, &d, &in, &out, has_bias, s.slots);
+}
+
+static gap_status backward_direct(const conv_setup *s, const gap_op_ctx *ctx, const gap_source *x, const gap_source *dy, const gap_sink *dx) {
+    gap_status st = GAP_OK;
+    const conv_derived d = gap_conv_sections(&s->direct, 0), e = gap_conv_sections(&s->direct_back, s->backward);
+    if (ctx->dweight[0]) GAP_TRY(gap_conv_grad(&s->direct, ctx, &d, x, dy, s->slots));
+    if (dx != NULL) GAP_TRY(gap_conv_run(&s->direct_back, ctx, &e, dy, dx, false, s->slots));
+done:
+    return st;
+}
+
+static gap_status backward_winograd(const conv_setup *s, const gap_op_ctx *ctx, const gap_source *x, const gap_source *dy, const gap_sink *dx) {
+    gap_status st = GAP_OK;
+    if (ctx->dweight[0]) GAP_TRY(gap_wino_grad(&s->wino, ctx, x, dy, ctx->dweight[0], ctx->dweight_add, s->slots));
+    if (dx != NULL) GAP_TRY(gap_wino_run(&s->wino_back, ctx, (const unsigned char *)ctx->derived + s->backward, dy, dx, false, s->slots));
+done:
+    return st;
 }
 
 static gap_status backward(const gap_op *op, const gap_op_ctx *ctx) {
     gap_status st = GAP_OK;
-    const gap_conv_attr *a = GAP_ATTR_CONST(op, gap_conv_attr);
-    conv_pass fwd, bwd;
-    gap_conv_shape(&fwd, op);
-    if (a->plan[PLAN_BLAS]) return gap_conv_blas_backward(&fwd, ctx, a->plan[PLAN_SLOTS]);
-    gap_conv_pass(&fwd, op, false, ctx->capacity, forward_packed(op));
-    const conv_derived d = gap_conv_sections(&fwd, 0);
+    conv_setup s;
+    conv_pass shape;
+    set_up(&s, op, ctx->capacity);
+    if (s.method == METHOD_BLAS) return gap_conv_blas_backward(&s.direct, ctx, s.slots);
+    if (ctx->din[0] != NULL && op->in_desc[0].layout == GAP_NHWC) return gap_fail(GAP_ERR_INTERNAL, "%s: an image has no gradient", op->layer);
     const gap_source x = input_of(op, ctx), dy = output_gradient(op, ctx);
-    if (ctx->dweight[0]) GAP_TRY(gap_conv_grad(&fwd, ctx, &d, &x, &dy, a->plan[PLAN_SLOTS]));
-    if (ctx->dweight[1]) GAP_TRY(gap_conv_bias(&fwd, ctx, &dy, a->plan[PLAN_SLOTS]));
-    if (ctx->din[0]) {
-        if (op->in_desc[0].layout == GAP_NHWC) return gap_fail(GAP_ERR_INTERNAL, "%s: an image has no gradient", op->layer);
-        gap_conv_pass(&bwd, op, true, ctx->capacity, backward_packed(op));
-        const conv_derived e = gap_conv_sections(&bwd, table_at(op, d.total).total);
-        const gap_sink dx = input_gradient(op, ctx);
-        GAP_TRY(gap_conv_run(&bwd, ctx, &e, &dy, &dx, false, a->plan[PLAN_SLOTS]));
+    const gap_sink sink = input_gradient(op, ctx), *dx = ctx->din[0] != NULL ? &sink : NULL;
+    if (ctx->dweight[1]) {
+        gap_conv_shape(&shape, op);
+        GAP_TRY(gap_conv_bias(&shape, ctx, &dy, s.slots));
     }
+    if (s.method == METHOD_DEPTHWISE)
+        return gap_depthwise_back(&s.depthwise, ctx, ctx->derived, &x, &dy, dx, ctx->dweight[0], ctx->dweight_add, s.slots);
+    return s.method == METHOD_WINOGRAD ? backward_winograd(&s, ctx, &x, &dy, dx) : backward_direct(&s, ctx, &x, &dy, dx);
 done:
     return st;
 }
 
 static void describe(const gap_op *op, char *text, size_t bytes) {
-    const gap_conv_attr *a = GAP_ATTR_CONST(op, gap_conv_attr);
-    const gap_conv_fuse *f = &a->fuse;
-    conv_pass p;
-    gap_conv_pass(&p, op, false, 1, forward_packed(op));
-    if (a->plan[PLAN_BLAS]) snprintf(text, bytes, "im2col + sgemm, %d gradient chunks", a->plan[PLAN_CHUNKS]);
-    else
-        snprintf(text, bytes, "%s%s%s, rows of %lld, %d gradient chunks%s%s%s", p.depthwise ? "depthwise" : "direct",
-                 p.lanes != 16 ? " from pixels" : "", p.direct ? ", in place" : ", padded", (long long)p.band_cols, a->plan[PLAN_CHUNKS],
-                 f->apply ? "; norm + act on load" : "", f->sums ? "; sums on store" : "", f->fixed ? "; norm + act on store" : "");
+    static const char *const names[] = {"direct", "Winograd", "depthwise", "im2col + sgemm"};
+    const gap_conv_fuse *f = &GAP_ATTR_CONST(op, gap_conv_attr)->fuse;
+    const int method = planned(op, PLAN_METHOD), m = planned(op, PLAN_TILE);
+    char tile[24] = "";
+    if (method == METHOD_WINOGRAD) snprintf(tile, sizeof tile, " F(%dx%d, 3x3)", m, m);
+    snprintf(text, bytes, "%s%s%s%s%s%s", names[method], tile, op->in_desc[0].layout == GAP_NHWC ? " from pixels" : "",
+             f->apply ? "; norm + act on load" : "", f->sums ? "; sums on store" : "", f->fixed ? "; norm + act on store" : "");
 }
 
 const gap_op_def gap_op_conv = {

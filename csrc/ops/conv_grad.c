@@ -28,7 +28,7 @@ int gap_conv_grad_chunks(const conv_pass *p, int64_t capacity) { return gap_redu
 /* Output blocks of a unit: as many as share one reading of the input, two where each reading is long worked on, as long as the
  * units are enough for the threads. */
 static int64_t blocks_of_unit(const conv_pass *p, int chunks) {
-    int64_t step = p->depthwise ? 1 : p->taps == 1 ? 8 : 2;
+    int64_t step = p->taps == 1 ? 8 : 2;
     while (step > 2 && chunks * gap_ceil_div(p->out_blocks, step) < CONV_UNITS / 2) step /= 2;
     return gap_min64(step, p->out_blocks);
 }
@@ -119,28 +119,16 @@ static void grad_cols(const grad_job *job, const segment *s, const grad_input *i
     }
 }
 
-static void grad_depthwise(const grad_job *job, const segment *s, const grad_input *in, const grad_output *d, int64_t o, float *part) {
-    const conv_pass *p = job->p;
-    for (int64_t n = s->n0; n < s->n1; n++) {
-        const gap_conv_depthwise_dw r = {
-            .a = in->at + (n - s->n0) * in->image, .a_px = p->in_step[1] * 16, .a_row = p->in_step[0] * in->row, .off = job->off,
-            .taps = (int)p->taps, .d = d->at + (o - d->o0) * d->block + (n - s->n0) * d->image,
-            .d_row = d->row, .pixels = s->j1 - s->j0, .rows = s->i1 - s->i0, .dw = part + o * p->w_oc};
-        job->k->depthwise_dw(&r);
-    }
-}
-
 /* Output blocks [o0, o1) against input block b; neighbours of one range go together. */
 static void grad_block(const grad_job *job, const segment *s, const grad_output *d, int64_t b, int64_t o0, int64_t o1, float *scratch, float *part) {
     const conv_pass *p = job->p;
     grad_input in = {NULL, 0, 0};
     for (int64_t o = o0, next; o < o1; o = next) {
         const int64_t lo = gap_conv_lo(p, o);
-        for (next = o + 1; next < o1 && !p->depthwise && gap_conv_lo(p, next) == lo;) next++;
+        for (next = o + 1; next < o1 && gap_conv_lo(p, next) == lo;) next++;
         if (b < lo || b >= lo + p->range) continue;
         if (!in.at) in = pack_input(job, s, b, scratch);
-        if (p->depthwise) grad_depthwise(job, s, &in, d, o, part);
-        else grad_cols(job, s, &in, d, b, o, (int)(next - o), part);
+        grad_cols(job, s, &in, d, b, o, (int)(next - o), part);
     }
 }
 
@@ -236,7 +224,7 @@ gap_status gap_conv_grad(const conv_pass *p, const gap_op_ctx *ctx, const conv_d
                     .parts = (float *)(void *)work, .chunks = gap_conv_grad_chunks(p, ctx->capacity)};
     job.o_step = blocks_of_unit(p, job.chunks);
     job.o_tiles = gap_ceil_div(p->out_blocks, job.o_step);
-    job.b_tiles = p->depthwise ? 1 : gap_min64(p->in_blocks, gap_ceil_div(CONV_UNITS / 2, job.chunks * job.o_tiles));
+    job.b_tiles = gap_min64(p->in_blocks, gap_ceil_div(CONV_UNITS / 2, job.chunks * job.o_tiles));
     gap_scratch_begin(&job.scratch, work + dw_bytes(p, ctx->capacity), scratch_bytes(p, ctx->capacity, job.dy_packed), slots);
     const gap_status st = gap_parallel(job.chunks * job.o_tiles * job.b_tiles, grad_chunk, &job);
     if (st != GAP_OK) return st;

@@ -3,7 +3,6 @@
 
 #include <string.h>
 
-
 /* Taps of a phase along one axis. */
 static int64_t axis_taps(const conv_pass *p, int axis, int64_t phase) {
     int64_t n = 0, at;
@@ -24,8 +23,7 @@ static void list_taps(const conv_pass *p, int64_t *off, conv_place *place) {
                 for (int64_t kw = 0; kw < p->kernel[1]; kw++) {
                     if (!gap_conv_tap(p, 1, pw, kw, &at_w)) continue;
                     conv_place *to = &place[kh * p->kernel[1] + kw];
-                    if (p->depthwise) *to = (conv_place){n * 16, 0};
-                    else *to = (conv_place){start * p->range * block + (n - start) * block, in_phase * block};
+                    *to = (conv_place){start * p->range * block + (n - start) * block, in_phase * block};
                     const int64_t here = (at_h - p->origin[0]) * row + (at_w - p->origin[1]) * p->lanes;
                     if (p->entries == p->taps) off[n] = here;
                     else if (kw == 0) off[kh] = here;
@@ -59,13 +57,10 @@ typedef struct { int64_t c0, c1, from, step, lane; } pair_run;
 static pair_run connected(const conv_pass *p, int64_t lo, int64_t r, int64_t oc) {
     const int64_t per_out = p->out_c / p->groups, per_in = p->in_c / p->groups, group = oc / per_out;
     pair_run c = {.step = p->backward ? per_out * p->taps : p->taps};
-    if (p->depthwise) c.c0 = oc, c.c1 = oc + 1, c.lane = oc % 16;
-    else {
-        const int64_t first = (lo + r) * p->lanes;
-        c.c0 = first > group * per_in ? first : group * per_in;
-        c.c1 = gap_min64(first + p->lanes, (group + 1) * per_in);
-        c.lane = (c.c0 - first) * 16 + oc % 16;
-    }
+    const int64_t first = (lo + r) * p->lanes;
+    c.c0 = first > group * per_in ? first : group * per_in;
+    c.c1 = gap_min64(first + p->lanes, (group + 1) * per_in);
+    c.lane = (c.c0 - first) * 16 + oc % 16;
     c.from = c.c0 < c.c1 ? pair_at(p, oc, c.c0) : 0;
     return c;
 }

@@ -1,4 +1,4 @@
-/* conv_plan.h — what the files ops/conv*.c share: one convolution as passes over padded planes.
+/* conv_plan.h — the direct convolution (conv_pass.c, conv_pack.c, conv_run.c, conv_grad.c): passes over padded planes.
  *
  * Forward and the gradient of the input are the same thing, a *pass*: output pixel (i, j) of a phase is a sum over taps of
  * input pixel (i*in_step + offset). Forward has one phase and in_step = stride. Backward has stride*stride phases, one for
@@ -27,7 +27,7 @@
 typedef struct { int64_t base, block; } conv_place;
 
 typedef struct {
-    bool backward, depthwise;
+    bool backward;
     /* shape */
     int64_t in_c, in_h, in_w, in_blocks, lanes;   /* lanes: floats of an input pixel: 16, or C for NHWC */
     int64_t out_c, out_h, out_w, out_blocks;
@@ -54,10 +54,8 @@ typedef struct {
 
 /* Sections of op->derived, in bytes from its start. 0 bytes where a pass does not exist. */
 typedef struct { size_t off, place, w, bias, total; } conv_derived;
-/* Of the epilogue, forward's alone: the pivot of its sums, (padded), or the table of fixed statistics, (rows, padded). */
-typedef struct { size_t at, total; } conv_table;
 
-/* ---- conv.c ---- */
+/* ---- conv_pass.c ---- */
 /* Input blocks of a chain, for so many terms in a block. */
 int64_t gap_conv_chain(int64_t terms);
 /* Fills the pass of this op; capacity only decides how work is cut, never a sum. packed: the input is not read where it
@@ -69,7 +67,6 @@ int64_t gap_conv_lo(const conv_pass *p, int64_t o);
 bool gap_conv_tap(const conv_pass *p, int axis, int64_t phase, int64_t k, int64_t *offset);
 /* Where the sections of a pass lie; `start`: bytes already used. */
 conv_derived gap_conv_sections(const conv_pass *p, size_t start);
-bool gap_conv_wants_backward(const gap_op *op);
 
 /* ---- conv_pack.c ---- */
 /* Writes a pass's sections from the masters; bias NULL: zeros. */

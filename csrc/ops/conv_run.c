@@ -91,19 +91,6 @@ static void run_blocks(const run_job *job, const run_unit *u, const run_input *i
     }
 }
 
-static void run_depthwise(const run_job *job, const run_unit *u, const run_input *in, const run_phase *ph, int64_t o) {
-    const conv_pass *p = job->p;
-    const int64_t plane = p->out_h * p->out_w * 16;
-    gap_conv_depthwise r = {.a_px = p->in_step[1] * 16, .a_row = p->in_step[0] * in->row, .off = job->off + ph->off, .taps = (int)ph->taps,
-                            .w = job->w + o * p->w_oc + ph->off * 16, .y_px = p->out_step[1] * 16, .y_row = p->out_step[0] * p->out_w * 16,
-                            .pixels = ph->cols, .rows = ph->rows, .start = job->start, .bias = job->bias + o * 16};
-    for (int64_t n = u->n0; n < u->n1; n++) {
-        r.a = in->at + (n - u->n0) * in->image + (o - in->b0) * in->block;
-        r.y = job->out->y + (n * p->out_blocks + o) * plane + ph->out;
-        job->k->depthwise(&r);
-    }
-}
-
 /* The epilogue of output blocks [o0, o1) of a unit, whose rows are all stored. */
 static void finish(const run_job *job, const run_unit *u, int64_t o0, int64_t o1) {
     const conv_pass *p = job->p;
@@ -125,12 +112,8 @@ static void run_phase_of(const run_job *job, const run_unit *u, const run_input 
     const int64_t most = ph->cols <= 6 ? 4 : 2;
     const bool only = p->out_step[0] == 1 && p->out_step[1] == 1; /* a phase is all: its blocks are finished while in the cache */
     for (int64_t o = u->o0, next; o < u->o1; o = next) {
-        next = o + 1;
-        if (p->depthwise) run_depthwise(job, u, in, ph, o);
-        else {
-            while (next < u->o1 && next - o < most && gap_conv_lo(p, next) == gap_conv_lo(p, o)) next++;
-            run_blocks(job, u, in, ph, o, (int)(next - o));
-        }
+        for (next = o + 1; next < u->o1 && next - o < most && gap_conv_lo(p, next) == gap_conv_lo(p, o);) next++;
+        run_blocks(job, u, in, ph, o, (int)(next - o));
         if (only) finish(job, u, o, next);
     }
 }

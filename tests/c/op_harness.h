@@ -30,7 +30,7 @@ static inline void op_fill_image(float *x, int64_t n, const gap_desc *d, uint32_
 
 static inline void op_bench_make(op_bench *b, const gap_kernels *kernels, int64_t capacity, bool training, const size_t n_w[2], uint32_t seed) {
     gap_op *op = b->op = &b->list.op[b->list.n_ops - 1];
-    const gap_op_env env = {.capacity = capacity, .training = training, .precision = GAP_PRECISION_FAST, .kernels = kernels};
+    const gap_op_env env = {.capacity = capacity, .training = training, .precision = GAP_PRECISION_PRECISE, .kernels = kernels};
     if (op->def->prepare) CHECK_OK(op->def->prepare(op, &env));
     b->n_x = (size_t)(capacity * gap_desc_stored(&op->in_desc[0])), b->n_y = (size_t)(capacity * gap_desc_stored(&op->out_desc[0]));
     CHECK_OK(gap_alloc(&b->x, b->n_x, 4));

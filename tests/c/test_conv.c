@@ -328,36 +328,6 @@ static void test_conv_pack_applies_the_prologue_inside_only(void) {
     }
 }
 
-/* The sums of an epilogue are a chain over the stored values, whatever the tiles. */
-static void test_conv_sums_what_was_stored(void) {
-    enum { PIXELS = 29, ROWS = 2 };
-    float x[ROWS * PIXELS * 16], w[2 * 256], y[2 * ROWS * PIXELS * 16], sum[32], sumsq[32], pivot[32], s[32], q[32];
-    static const int64_t off[1] = {0};
-    harness_fill(x, ROWS * PIXELS * 16, 1), harness_fill(w, 512, 2), harness_fill(pivot, 32, 3);
-    for (int set = 0; set < GAP_SET_COUNT; set++)
-        for (int depthwise = 0; depthwise < 2; depthwise++) {
-            const gap_kernels *k = NULL;
-            if (!gap_kernels_available((gap_kernel_set_id)set)) continue;
-            CHECK_OK(gap_kernels_find(&k, gap_kernel_set_name((gap_kernel_set_id)set)));
-            harness_fill(sum, 32, 4), harness_fill(sumsq, 32, 5);
-            memcpy(s, sum, sizeof s), memcpy(q, sumsq, sizeof q);
-            const gap_conv_rows r = {.a = x, .a_px = 16, .a_row = PIXELS * 16, .off = off, .taps = 1, .blocks = 1, .chain = 1, .kc = 16, .kc_last = 16, .w = w, .w_oc = 256,
-                                     .y = y, .y_px = 16, .y_row = PIXELS * 16, .y_oc = ROWS * PIXELS * 16, .pixels = PIXELS, .rows = ROWS, .oc_blocks = 2,
-                                     .sum = sum, .sumsq = sumsq, .pivot = pivot};
-            const gap_conv_depthwise d = {.a = x, .a_px = 16, .a_row = PIXELS * 16, .off = off, .taps = 1, .w = w, .y = y, .y_px = 16, .y_row = PIXELS * 16,
-                                          .pixels = PIXELS, .rows = ROWS, .sum = sum, .sumsq = sumsq, .pivot = pivot};
-            if (depthwise) k->conv->depthwise(&d);
-            else k->conv->rows(&r);
-            for (int c = 0; c < (depthwise ? 16 : 32); c++)
-                for (int p = 0; p < ROWS * PIXELS; p++) {
-                    const float v = y[(c / 16 * ROWS * PIXELS + p) * 16 + c % 16] - pivot[c];
-                    s[c] += v, q[c] = fmaf(v, v, q[c]);
-                }
-            CHECK(op_same("sum", s, sum, 32));
-            CHECK(op_same("sum of squares", q, sumsq, 32));
-        }
-}
-
 static void test_conv_refuses(void) {
     gap_oplist list;
     gap_oplist_init(&list, true);
@@ -387,7 +357,6 @@ int main(void) {
     RUN(test_conv_adds_where_asked);
     RUN(test_conv_frozen);
     RUN(test_conv_pack_applies_the_prologue_inside_only);
-    RUN(test_conv_sums_what_was_stored);
     RUN(test_conv_refuses);
     return harness_end();
 }
