@@ -5,6 +5,7 @@
 
 #include "core/memory.h"
 #include "graph/fuse_norm.h"
+#include "ops/ops.h"
 
 /* dead: drops ops whose outputs nobody reads. Ops that move running statistics stay, and so does what they read. */
 static gap_status drop_dead(gap_fusion *f) {
@@ -28,6 +29,26 @@ static gap_status drop_dead(gap_fusion *f) {
     return GAP_OK;
 }
 
+/* pixels: a blocked image of three channels is mostly padding. */
+static gap_status keep_pixels(gap_fusion *f) {
+    gap_oplist *list = f->list;
+    if (list->n_ops == 0 || list->op[0].def != &gap_op_input || f->env->kernels->blas != NULL) return GAP_OK;
+    gap_op *input = &list->op[0];
+    const int image = input->out[0];
+    gap_desc pixels = input->out_desc[0];
+    if (pixels.layout != GAP_BLOCKED || pixels.dim[0] > GAP_PIXEL_CHANNELS) return GAP_OK;
+    for (int k = 0; k < f->n_outputs; k++)
+        if (f->output[k] == image) return GAP_OK;
+    for (int k = 1; k < list->n_ops; k++)
+        for (int j = 0; j < list->op[k].n_in; j++)
+            if (list->op[k].in[j] == image && (list->op[k].def != &gap_op_conv || j > 0 || !gap_conv_reads_pixels(&list->op[k]))) return GAP_OK;
+    pixels.layout = GAP_NHWC, pixels.cb = 0;
+    list->value[image] = list->gradient[image] = input->out_desc[0] = pixels;
+    for (int k = 1; k < list->n_ops; k++)
+        if (list->op[k].in[0] == image) list->op[k].in_desc[0] = pixels;
+    return GAP_OK;
+}
+
 static const struct {
     const char *name;
     gap_status (*rewrite)(gap_fusion *f); /* NULL: followed elsewhere */
@@ -38,6 +59,7 @@ static const struct {
     [GAP_RULE_BN_SUMS] = {"bn_sums", gap_fuse_bn_sums},
     [GAP_RULE_BN_APPLY] = {"bn_apply", gap_fuse_bn_apply},
     [GAP_RULE_BN_FIXED] = {"bn_fixed", gap_fuse_bn_fixed},
+    [GAP_RULE_PIXELS] = {"pixels", keep_pixels},
     [GAP_RULE_INPLACE] = {"inplace", NULL},
     [GAP_RULE_SHARE] = {"share", NULL},
 };

@@ -13,6 +13,11 @@ typedef enum { METHOD_DIRECT, METHOD_WINOGRAD, METHOD_DEPTHWISE, METHOD_BLAS } c
 /* attr->plan[]: what prepare settled. PLAN_TILE: outputs of a Winograd tile's side. */
 enum { PLAN_METHOD, PLAN_TILE, PLAN_SLOTS, PLAN_TRAINING };
 
+bool gap_conv_reads_pixels(const gap_op *op) {
+    const gap_conv_attr *a = GAP_ATTR_CONST(op, gap_conv_attr);
+    return a->groups == 1 && !a->fuse.apply;
+}
+
 static gap_status infer(gap_op *op, const gap_desc *in, gap_desc *out) {
     gap_status st = GAP_OK;
     const gap_conv_attr *a = GAP_ATTR_CONST(op, gap_conv_attr);

@@ -1,6 +1,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/shape.h"
 #include "core/threads.h"
 #include "ops/cut.h"
 #include "ops/ops.h"
@@ -87,6 +88,50 @@ static void floats_plane(const job *j, int64_t s, int64_t b, float *y) {
     j->ctx->kernels->norm->affine((size_t)pixels, y, scale, shift, y);
 }
 
+/* ---- pixels (H, W, C), for a first convolution that reads them so (fusion's rule `pixels`) ---- */
+
+#define PIXEL_RUN 256 /* pixels at a time */
+
+static void bytes_pixels(const job *j, int64_t s, float *y) {
+    const gap_desc *d = &j->op->out_desc[0];
+    const int64_t channels = d->dim[0], count = gap_desc_count(d), step = GAP_ATTR_CONST(j->op, gap_input_attr)->n > 0 ? LEVELS : 0;
+    const uint8_t *x = (const uint8_t *)j->ctx->in[0] + s * count; /* (H*W, C) */
+    const float *table = j->ctx->derived;                          /* (C or 1, 256) */
+    if (channels == 3) {
+        for (int64_t k = 0; k < count; k += 3)
+            y[k] = table[x[k]], y[k + 1] = table[step + x[k + 1]], y[k + 2] = table[2 * step + x[k + 2]];
+        return;
+    }
+    for (int64_t k = 0; k < count; k += channels)
+        for (int64_t c = 0; c < channels; c++) y[k + c] = table[c * step + x[k + c]];
+}
+
+static void floats_pixels(const job *j, int64_t s, float *y) {
+    const gap_desc *d = &j->op->out_desc[0];
+    const gap_input_attr *a = GAP_ATTR_CONST(j->op, gap_input_attr);
+    const int64_t channels = d->dim[0], pixels = d->dim[1] * d->dim[2];
+    const float *x = (const float *)j->ctx->in[0] + s * channels * pixels; /* (C, H*W) */
+    float run[PIXEL_RUN], scale[16], shift[16];
+    for (int64_t c = 0; c < channels; c++) {
+        for (int l = 0; l < 16; l++) scale[l] = a->n ? a->a[c] : 1.0f, shift[l] = a->n ? a->b[c] : 0.0f;
+        for (int64_t p = 0; p < pixels; p += PIXEL_RUN) {
+            const int64_t n = gap_min64(PIXEL_RUN, pixels - p);
+            memcpy(run, x + c * pixels + p, (size_t)n * sizeof *run);
+            memset(run + n, 0, (size_t)(PIXEL_RUN - n) * sizeof *run);
+            if (a->n != 0) j->ctx->kernels->norm->affine((size_t)gap_ceil_div(n, 16), run, scale, shift, run);
+            for (int64_t k = 0; k < n; k++) y[(p + k) * channels + c] = run[k];
+        }
+    }
+}
+
+static void pixels_chunk(void *arg, int64_t s, int thread) {
+    (void)thread;
+    const job *j = arg;
+    float *y = (float *)j->ctx->out[0] + s * gap_desc_count(&j->op->out_desc[0]); /* (H, W, C) */
+    if (j->op->in_desc[0].dtype == GAP_U8) bytes_pixels(j, s, y);
+    else floats_pixels(j, s, y);
+}
+
 static void forward_chunk(void *arg, int64_t chunk, int thread) {
     (void)thread;
     const job *j = arg;
@@ -101,12 +146,15 @@ static void forward_chunk(void *arg, int64_t chunk, int thread) {
 
 static gap_status forward(const gap_op *op, const gap_op_ctx *ctx) {
     const gap_desc *d = &op->out_desc[0];
-    job j = {op, ctx, gap_cut_of(ctx->n * gap_desc_blocks(d), gap_plane_floats(d))};
+    job j = {.op = op, .ctx = ctx};
+    if (d->layout == GAP_NHWC) return gap_parallel(ctx->n, pixels_chunk, &j);
+    j.cut = gap_cut_of(ctx->n * gap_desc_blocks(d), gap_plane_floats(d));
     return gap_parallel(gap_cut_chunks(j.cut), forward_chunk, &j);
 }
 
 static void describe(const gap_op *op, char *text, size_t bytes) {
-    snprintf(text, bytes, "%s, %s", op->in_desc[0].dtype == GAP_U8 ? "uint8 by table" : "float32",
+    snprintf(text, bytes, "%s%s, %s", op->in_desc[0].dtype == GAP_U8 ? "uint8 by table" : "float32",
+             op->out_desc[0].layout == GAP_NHWC ? " to pixels" : "",
              GAP_ATTR_CONST(op, gap_input_attr)->n > 0 ? "normalised" : "as it is");
 }
 

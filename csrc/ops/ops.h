@@ -76,6 +76,8 @@ GAP_MUST_USE gap_status gap_emit_dropout(gap_oplist *list, gap_origin who, int i
 
 /* The ops that fusion's patterns name (graph/fuse.c). */
 extern const gap_op_def gap_op_conv, gap_op_moments, gap_op_norm, gap_op_affine, gap_op_affine_fixed, gap_op_add, gap_op_input;
+#define GAP_PIXEL_CHANNELS 8 /* images of more channels fill a block well enough */
+bool gap_conv_reads_pixels(const gap_op *op); /* its input may be (H, W, C): one group, nothing fused in front */
 bool gap_op_is_act(const gap_op *op, gap_act *act, float *arg);
 
 #endif
