@@ -29,6 +29,15 @@ CASES = [
 ]
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread_of_torchs():
+    """Its threads spin between the many small layers: on a busy machine that takes twenty times as long."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def as_if_trained(name, value, rng):
     """The first weights with norms and biases that are not 1 and 0, and a head that the loss can feel."""
     if name.startswith("classifier") and name.endswith("weight"):

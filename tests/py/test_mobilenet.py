@@ -9,6 +9,8 @@ import json
 
 import numpy as np
 import pytest
+import small
+from picture_set import picture_set
 from safetensors.numpy import save_file
 
 import gapless as gl
@@ -159,6 +161,22 @@ def test_a_run_by_the_command_line_is_reproduced(tmp_path, capsys):
     capsys.readouterr()
     assert cli.main(["eval", str(out / "best.safetensors"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["reproduced"] == "exact"
+
+
+@pytest.mark.slow
+def test_a_bare_folder_of_large_pictures_trains_at_half_width(tmp_path, capsys):
+    """Nothing said but the folder and, to be quick, the epochs."""
+    folder = picture_set(tmp_path / "pictures", ("stripes", "dots"), 24)
+    out = tmp_path / "run"
+    with small.no_pictures():
+        assert cli.main(["train", str(folder), "--epochs", "1", "--out", str(out)]) == 0
+    said = " ".join(capsys.readouterr())
+    assert "mobilenet_v2 width=0.5, because pictures are larger than 64 px" in said
+    recipe = gl.Recipe.from_yaml((out / "recipe.yaml").read_text())
+    assert recipe.model == {"name": "mobilenet_v2", "width": 0.5, "num_classes": 2}
+    assert (recipe.image_size, recipe.batch_size) == (128, 32)
+    assert [op["name"] for op in recipe.train] == ["RandomResizedCrop", "Normalize"]
+    assert gl.evaluate(out).reproduced == "exact"
 
 
 # ---- fine-tuning ----

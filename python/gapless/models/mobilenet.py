@@ -377,6 +377,8 @@ def mobilenet_v2(
 ) -> MobileNetV2:
     """MobileNetV2 of any width, as torchvision's.
 
+    For `freeze`: ``features`` (all but the head), or its parts from ``features.0``, the first convolution.
+
     Parameters
     ----------
     num_classes : int, default 1000
@@ -416,6 +418,9 @@ def mobilenet_v3_small(
     image_size: int | tuple[int, int] | None = None,
 ) -> MobileNetV3:
     """MobileNetV3-Small of any width, as torchvision's.
+
+    Its running statistics follow a batch by 0.01, as torchvision's: a run of less than a few hundred steps
+    is evaluated with statistics that have not arrived yet.
 
     Parameters
     ----------
