@@ -172,8 +172,9 @@ static inline void grow_norms(grower *g, int v, int c) {
         grown(g, net_two(t, "Add", part_of(g), v, grow_norm(g, net_one(t, "Conv2d", part_of(g), ARGS(32, c, 1, 1, 0, 1, 1, 0), u), c)), c);
         break;
     case 7: /* strided, down to a gate */
-        u = grow_act(g, grow_norm(g, net_one(t, "Conv2d", part_of(g), ARGS(c, 18, 3, 2, 1), v), 18));
-        u = grow_act(g, grow_norm(g, net_one(t, "Conv2d", part_of(g), ARGS(18, 16, 1, 2, 0), u), 16));
+        u = pick(g, 2) ? net_one(t, "Conv2d", part_of(g), ARGS(c, 18, 3, 2, 1), v) : net_one(t, "Conv2d", part_of(g), ARGS(c, 18, 1, 2, 0), v);
+        u = grow_act(g, grow_norm(g, u, 18));
+        u = grow_act(g, grow_norm(g, net_one(t, "Conv2d", part_of(g), ARGS(18, 16, 3, 1, 1), u), 16));
         u = net_one(t, "Conv2d", part_of(g), ARGS(16, c, 1), net_one(t, "AdaptiveAvgPool2d", part_of(g), ARGS(1), u));
         grown(g, net_two(t, "Mul", part_of(g), v, net_one(t, "Sigmoid", part_of(g), NO_ARGS, u)), c);
         break;
