@@ -72,11 +72,13 @@ gap_status gap_fuse_join(gap_fusion *f) {
         int a = add->in[1], b = add->in[0]; /* the branch stands second as a rule, or first: whichever is an affine */
         if (!bare_affine(f, a, k, &main_op)) a = add->in[0], b = add->in[1];
         if (!bare_affine(f, a, k, &main_op)) continue;
+        const int x = f->list->op[main_op].in[GAP_AFFINE_X];
+        if (x == b) continue; /* one value in two places: its two gradients would be written over each other */
         gap_op joined = f->list->op[main_op];
         joined.layer = add->layer, joined.layer_id = add->layer_id, joined.n_in = 3;
         joined.backward_needs = GAP_NEED_IN0 | GAP_NEED_IN1;
         set_in(f, &joined, GAP_AFFINE_RESIDUAL, b);
-        const bool both = bare_affine(f, b, k, &other_op);
+        const bool both = bare_affine(f, b, k, &other_op) && f->list->op[other_op].in[GAP_AFFINE_X] != x;
         if (both) {
             joined.n_in = 4, joined.backward_needs |= GAP_NEED_IN2 | GAP_NEED_IN3;
             set_in(f, &joined, GAP_AFFINE_RESIDUAL, f->list->op[other_op].in[GAP_AFFINE_X]);

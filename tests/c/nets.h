@@ -94,6 +94,143 @@ static inline net net_everything(double dropout) {
     return t;
 }
 
+/* ---- random networks: layers that keep (H, W), dead ends, reuse of values and of layers, some frozen, and much of what
+ * fusion is for (graph/fuse.h) and what must stop it ---- */
+
+typedef struct { net t; int value[64], channels[64], n, part; uint32_t seed; char name[16], part_name[24]; } grower;
+
+static inline int pick(grower *g, int below) { return (int)(harness_u32(&g->seed) % (uint32_t)below); }
+
+static inline void grown(grower *g, int value, int channels) {
+    g->value[g->n] = value, g->channels[g->n++] = channels;
+}
+
+static inline int same_channels(grower *g, int as) {
+    int start = pick(g, g->n);
+    for (int k = 0; k < g->n; k++)
+        if (g->channels[(start + k) % g->n] == g->channels[as]) return (start + k) % g->n;
+    return as;
+}
+
+/* The name of one more layer of this step. */
+static inline const char *part_of(grower *g) {
+    snprintf(g->part_name, sizeof g->part_name, "n%d.%d", g->n, g->part++);
+    return g->part_name;
+}
+
+static const char *const grower_acts[] = {"ReLU", "ReLU6", "LeakyReLU", "SiLU", "Hardswish", "Tanh", "Sigmoid", "Hardsigmoid", "Identity"};
+
+static inline int grow_act(grower *g, int v) { return net_one(&g->t, grower_acts[pick(g, GAP_COUNTOF(grower_acts))], part_of(g), NO_ARGS, v); }
+
+static inline int grow_norm(grower *g, int v, int c) { return net_one(&g->t, "BatchNorm2d", part_of(g), ARGS(c), v); }
+
+/* c -> to channels: plain, 1x1, dilated, or where it can be grouped or depthwise; with a bias or without. */
+static inline int grow_conv(grower *g, int v, int c, int to) {
+    const int bias = pick(g, 2), kind = pick(g, 6), groups = c == to ? (kind == 4 ? c : kind == 5 && c % 2 == 0 ? 2 : 1) : 1;
+    if (kind == 0) return net_one(&g->t, "Conv2d", part_of(g), ARGS(c, to, 1, 1, 0, 1, 1, bias), v);
+    if (kind == 1) return net_one(&g->t, "Conv2d", part_of(g), ARGS(c, to, 3, 1, 2, 2, 1, bias), v);
+    return net_one(&g->t, "Conv2d", part_of(g), ARGS(c, to, 3, 1, 1, 1, groups, bias), v);
+}
+
+static inline int grow_conv_norm(grower *g, int v, int c, int to) { return grow_norm(g, grow_conv(g, v, c, to), to); }
+
+/* conv, norm, act, conv, norm, shortcut (of its own convolution where channels change, or by chance), act */
+static inline int grow_block(grower *g, int v, int c, int to) {
+    const int u = grow_conv_norm(g, grow_act(g, grow_conv_norm(g, v, c, to)), to, to);
+    const int shortcut = c != to || pick(g, 3) == 0 ? grow_conv_norm(g, v, c, to) : v;
+    const int sum = pick(g, 2) ? net_two(&g->t, "Add", part_of(g), u, shortcut) : net_two(&g->t, "Add", part_of(g), shortcut, u);
+    return pick(g, 5) ? grow_act(g, sum) : sum;
+}
+
+/* What fusion is for, and what looks like it. */
+static inline void grow_norms(grower *g, int v, int c) {
+    static const int widths[] = {5, 16, 18};
+    net *t = &g->t;
+    const int to = pick(g, 2) ? c : widths[pick(g, 3)];
+    int u, w;
+    switch (pick(g, 9)) {
+    case 0: grown(g, grow_act(g, grow_conv_norm(g, v, c, to)), to); break;
+    case 1: grown(g, grow_block(g, v, c, to), to); break;
+    case 2: /* a chain of joins */
+        for (int k = 0; k < 3; k++) v = grow_block(g, v, k ? to : c, to);
+        grown(g, v, to);
+        break;
+    case 3: grown(g, grow_act(g, net_two(t, "Add", part_of(g), grow_norm(g, v, c), v)), c); break; /* the shortcut is x itself */
+    case 4: /* two BatchNorms of one value */
+        u = grow_norm(g, v, c);
+        grown(g, net_two(t, "Add", part_of(g), u, pick(g, 2) ? u : grow_norm(g, v, c)), c);
+        break;
+    case 5: /* a convolution and a BatchNorm of many places */
+        if (c != 5 && c != 16 && c != 18) return;
+        u = net_one(t, "Conv2d", c == 5 ? "twice5" : c == 16 ? "twice16" : "twice18", ARGS(c, c, 3, 1, 1), v);
+        u = net_one(t, "BatchNorm2d", c == 5 ? "norm5" : c == 16 ? "norm16" : "norm18", ARGS(c), u);
+        grown(g, grow_act(g, pick(g, 2) ? net_two(t, "Add", part_of(g), u, v) : u), c);
+        break;
+    case 6: /* an inverted bottleneck */
+        u = grow_act(g, grow_norm(g, net_one(t, "Conv2d", part_of(g), ARGS(c, 32, 1, 1, 0, 1, 1, 0), v), 32));
+        u = grow_act(g, grow_norm(g, net_one(t, "Conv2d", part_of(g), ARGS(32, 32, 3, 1, 1, 1, 32, 0), u), 32));
+        grown(g, net_two(t, "Add", part_of(g), v, grow_norm(g, net_one(t, "Conv2d", part_of(g), ARGS(32, c, 1, 1, 0, 1, 1, 0), u), c)), c);
+        break;
+    case 7: /* strided, down to a gate */
+        u = pick(g, 2) ? net_one(t, "Conv2d", part_of(g), ARGS(c, 18, 3, 2, 1), v) : net_one(t, "Conv2d", part_of(g), ARGS(c, 18, 1, 2, 0), v);
+        u = grow_act(g, grow_norm(g, u, 18));
+        u = grow_act(g, grow_norm(g, net_one(t, "Conv2d", part_of(g), ARGS(18, 16, 3, 1, 1), u), 16));
+        u = net_one(t, "Conv2d", part_of(g), ARGS(16, c, 1), net_one(t, "AdaptiveAvgPool2d", part_of(g), ARGS(1), u));
+        grown(g, net_two(t, "Mul", part_of(g), v, net_one(t, "Sigmoid", part_of(g), NO_ARGS, u)), c);
+        break;
+    default: /* values on the way are read again */
+        u = grow_conv(g, v, c, to), w = grow_norm(g, u, to);
+        grown(g, pick(g, 2) ? u : w, to);
+        grown(g, grow_act(g, w), to);
+        grown(g, grow_conv_norm(g, g->value[g->n - 1], to, to), to);
+    }
+}
+
+static inline void grow(grower *g) {
+    net *t = &g->t;
+    int a = g->n > 4 && pick(g, 4) ? g->n - 1 - pick(g, 4) : pick(g, g->n), v = g->value[a], c = g->channels[a];
+    int b = same_channels(g, a), w = g->value[b], other = pick(g, g->n);
+    const char *name = g->name;
+    g->part = 0;
+    snprintf(g->name, sizeof g->name, "n%d", g->n);
+    if (pick(g, 3) == 0) {
+        grow_norms(g, v, c);
+        return;
+    }
+    switch (pick(g, 11)) {
+    case 0: grown(g, net_one(t, "Conv2d", name, ARGS(c, c == 5 ? 18 : 5, 3, 1, 1), v), c == 5 ? 18 : 5); break;
+    case 1: /* one of two layers that many places share */
+        name = c == 5 ? "shared5" : "shared18";
+        grown(g, c == 5 || c == 18 ? net_one(t, "Conv2d", name, ARGS(c, c, 1), v) : v, c);
+        break;
+    case 2: grown(g, net_one(t, "BatchNorm2d", name, ARGS(c), v), c); break;
+    case 3: grown(g, net_one(t, "GroupNorm", name, ARGS(1, c), v), c); break;
+    case 4: grown(g, net_two(t, "Add", name, v, w), c); break;
+    case 5: grown(g, net_one(t, "Tanh", name, NO_ARGS, net_two(t, "Mul", "mul", v, w)), c); break;
+    case 6: grown(g, net_two(t, "Mul", name, v, net_one(t, "Sigmoid", "gate", NO_ARGS, net_one(t, "AdaptiveAvgPool2d", "squeeze", ARGS(1), w))), c); break;
+    case 7:
+        if (c + g->channels[other] <= 40) grown(g, net_two(t, "Concat", name, v, g->value[other]), c + g->channels[other]);
+        break;
+    case 8: grown(g, net_one(t, "MaxPool2d", name, ARGS(3, 1, 1), v), c); break;
+    case 9: grown(g, net_one(t, "Dropout", name, ARGS(0.2), v), c); break;
+    default: grown(g, grow_act(g, v), c);
+    }
+}
+
+static inline net net_random(uint32_t seed) {
+    grower g = {.t = net_begin(5, 4, 4), .seed = seed};
+    grown(&g, 0, 5);
+    if (seed % 5 == 0) grown(&g, grow_act(&g, grow_norm(&g, 0, 5)), 5); /* BatchNorm of the image itself */
+    for (int k = 0; k < 16; k++) grow(&g);
+    int last = net_one(&g.t, "BatchNorm2d", "last", ARGS(g.channels[g.n - 1]), g.value[g.n - 1]);
+    last = net_one(&g.t, "Flatten", "flat", NO_ARGS, last);
+    net_one(&g.t, "Linear", "head", ARGS(16 * g.channels[g.n - 1], 4), last);
+    if (net_end(&g.t, seed) != GAP_OK) return g.t;
+    for (int k = 0; k < g.t.store->n_entries; k++)
+        if (pick(&g, 6) == 0) g.t.store->entry[k].trainable = false;
+    return g.t;
+}
+
 /* ---- a loss of the tests' own: half the squared distance to a target vector; smooth, and its numbers are double ---- */
 
 static inline gap_status square_check(const gap_value *cfg, const gap_desc *outputs, int n_outputs) {
