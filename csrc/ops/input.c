@@ -106,21 +106,32 @@ static void bytes_pixels(const job *j, int64_t s, float *y) {
         for (int64_t c = 0; c < channels; c++) y[k + c] = table[c * step + x[k + c]];
 }
 
+/* Channel c of pixels [p, p + n) of a sample, normalised. */
+static void floats_run(const job *j, const float *x, int64_t c, int64_t p, int64_t n, float run[PIXEL_RUN]) {
+    const gap_input_attr *a = GAP_ATTR_CONST(j->op, gap_input_attr);
+    const gap_desc *d = &j->op->out_desc[0];
+    float scale[16], shift[16];
+    memcpy(run, x + c * d->dim[1] * d->dim[2] + p, (size_t)n * sizeof *run);
+    memset(run + n, 0, (size_t)(PIXEL_RUN - n) * sizeof *run);
+    if (a->n == 0) return;
+    for (int l = 0; l < 16; l++) scale[l] = a->a[c], shift[l] = a->b[c];
+    j->ctx->kernels->norm->affine((size_t)gap_ceil_div(n, 16), run, scale, shift, run);
+}
+
 static void floats_pixels(const job *j, int64_t s, float *y) {
     const gap_desc *d = &j->op->out_desc[0];
-    const gap_input_attr *a = GAP_ATTR_CONST(j->op, gap_input_attr);
     const int64_t channels = d->dim[0], pixels = d->dim[1] * d->dim[2];
     const float *x = (const float *)j->ctx->in[0] + s * channels * pixels; /* (C, H*W) */
-    float run[PIXEL_RUN], scale[16], shift[16];
-    for (int64_t c = 0; c < channels; c++) {
-        for (int l = 0; l < 16; l++) scale[l] = a->n ? a->a[c] : 1.0f, shift[l] = a->n ? a->b[c] : 0.0f;
-        for (int64_t p = 0; p < pixels; p += PIXEL_RUN) {
-            const int64_t n = gap_min64(PIXEL_RUN, pixels - p);
-            memcpy(run, x + c * pixels + p, (size_t)n * sizeof *run);
-            memset(run + n, 0, (size_t)(PIXEL_RUN - n) * sizeof *run);
-            if (a->n != 0) j->ctx->kernels->norm->affine((size_t)gap_ceil_div(n, 16), run, scale, shift, run);
-            for (int64_t k = 0; k < n; k++) y[(p + k) * channels + c] = run[k];
+    float run[GAP_PIXEL_CHANNELS][PIXEL_RUN];
+    for (int64_t p = 0; p < pixels; p += PIXEL_RUN, y += PIXEL_RUN * channels) {
+        const int64_t n = gap_min64(PIXEL_RUN, pixels - p);
+        for (int64_t c = 0; c < channels; c++) floats_run(j, x, c, p, n, run[c]);
+        if (channels == 3) {
+            for (int64_t k = 0; k < n; k++) y[3 * k] = run[0][k], y[3 * k + 1] = run[1][k], y[3 * k + 2] = run[2][k];
+            continue;
         }
+        for (int64_t k = 0; k < n; k++)
+            for (int64_t c = 0; c < channels; c++) y[k * channels + c] = run[c][k];
     }
 }
 
