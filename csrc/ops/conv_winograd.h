@@ -27,14 +27,13 @@ typedef struct {
     int64_t tiles_h, tiles_w;                     /* of the output plane */
     int64_t piece_rows, pieces;                   /* gap_piece_rows of the output plane */
     /* how the work is cut */
-    bool late;                                    /* weights are transformed by each unit, in place of once by derive */
     int64_t images, unit_pieces, bands, parts;    /* of a unit: images, pieces of a plane; units across a plane, across output blocks */
     int64_t col_tiles;                            /* tile columns that go together */
     int64_t tiles;                                /* most tiles that go together */
     int64_t group;                                /* output blocks that go together */
     int64_t plane_row;                            /* floats of a row of the padded plane */
     int64_t v_pos, p_pos, u_pos;                  /* floats between positions */
-    size_t plane_bytes, v_bytes, p_bytes, u_bytes; /* of a slot */
+    size_t plane_bytes, v_bytes, p_bytes;       /* of a slot */
 } gap_wino;
 
 /* Is it worthwhile, and with which tiles: by shape and precision alone. */

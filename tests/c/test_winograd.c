@@ -389,6 +389,8 @@ static void test_winograd_fits(void) {
     CHECK(fits(64, 32, 64, 3, 1, 1, GAP_PRECISION_FAST, &which) && which == GAP_WINO_4);
     CHECK(fits(512, 7, 512, 3, 1, 1, GAP_PRECISION_FAST, &which) && which == GAP_WINO_4);
     CHECK(fits(64, 32, 64, 3, 1, 1, GAP_PRECISION_PRECISE, &which) && which == GAP_WINO_2);
+    CHECK(fits(64, 6, 64, 3, 1, 1, GAP_PRECISION_FAST, &which) && which == GAP_WINO_2); /* as many products as 4x4, a shorter way */
+    CHECK(fits(64, 2, 64, 3, 1, 1, GAP_PRECISION_FAST, &which) && which == GAP_WINO_2);
     CHECK(!fits(64, 32, 64, 3, 2, 1, GAP_PRECISION_FAST, &which) && which == GAP_WINO_NONE);
     CHECK(!fits(64, 32, 64, 5, 1, 1, GAP_PRECISION_FAST, &which));
     CHECK(!fits(64, 32, 64, 3, 1, 2, GAP_PRECISION_FAST, &which));
