@@ -3,9 +3,9 @@
  * A tile of (m+2) x (m+2) inputs meets the 3x3 weights in N = (m+2)^2 products for m*m outputs, in place of 9*m*m:
  *     y = A' [ sum over channels of (G g G') * (B' x B) ] A            forward, and the input's gradient
  *     g = G' [ sum over tiles of (B' x B) * (A y A') ] G               the gradient of the weights
- * Points of m = 4: 0, +-a, +-b, infinity with a = sqrt(1/2), b = sqrt(2). They need as many operations as the usual
- * 0, +-1, +-2 and err a fourth as much (measured: winograd's forward 1.3e-6 of the largest output in place of 6.1e-6). Points of
- * m = 2: 0, +-1, infinity.
+ * Points of m = 4: 0, +-a, +-b, infinity with a = sqrt(1/2), b = sqrt(2). They cost as much as the usual 0, +-1, +-2 and err a
+ * fourth as much: 1.3e-6 of the largest output at 64 channels in place of 6.1e-6; 0, +-1, 1/2, -2 came to 2.5e-6, 0, +-3/4, +-3/2 to 2.0e-6.
+ * Points of m = 2: 0, +-1, infinity. Errors by layer stand in ops/conv_winograd.h.
  *
  * Order of every transform: along columns (over rows) first, then along rows; in one dimension, with fma(x, y, z) = x*y + z and
  * fnma(x, y, z) = z - x*y rounded once:

@@ -11,13 +11,21 @@
 #include "kernels/stream.h"
 #include "ops/scratch.h"
 
-#define CACHE ((int64_t)640 << 10)        /* bytes of V and P that stay in the second cache */
-#define LATE ((int64_t)4 << 20)           /* bytes of transformed weights from which on units make their own */
-#define LATE_TILES 128                    /* tiles of a unit that do: what makes that cheap */
-#define UNITS 32                          /* units to aim at, for any number of threads */
-#define PART 4                            /* fewest output blocks of a unit: each transforms its input */
+#define CACHE ((int64_t)640 << 10) /* bytes of V and P of an area: what stays in the second cache, while channels are few */
+#define TILES_LEAST 32             /* tiles of an area otherwise: weights come from the third cache or beyond for each area */
+#define TILES_MOST 128
+#define GROUP 2                    /* output blocks that go together: what the products can use */
+#define UNITS 32                   /* units to aim at, for any number of threads */
+#define PART 4                     /* fewest output blocks of a unit: each transforms its input by itself */
 
 static int64_t skewed(int64_t floats) { return (floats / 16 | 1) * 16; } /* an odd number of cache lines: positions share no set */
+
+/* Products of all tiles of a plane for one pair of channels. */
+static int64_t products(const gap_desc *d, int64_t m) {
+    return gap_ceil_div(d->dim[1], m) * gap_ceil_div(d->dim[2], m) * (m + 2) * (m + 2);
+}
+/* Three quarters of the definition's products at most: the rest pays for the transforms. */
+static bool saves(const gap_desc *d, int64_t m) { return products(d, m) * 4 <= d->dim[1] * d->dim[2] * 9 * 3; }
 
 bool gap_wino_fits(const gap_op *op, gap_precision precision, gap_wino_tile *which) {
     const gap_conv_attr *a = GAP_ATTR_CONST(op, gap_conv_attr);
@@ -26,7 +34,9 @@ bool gap_wino_fits(const gap_op *op, gap_precision precision, gap_wino_tile *whi
     if (x->layout != GAP_BLOCKED || a->groups != 1 || x->dim[0] < 16 || y->dim[0] < 16) return false;
     for (int k = 0; k < 2; k++)
         if (a->kernel[k] != 3 || a->stride[k] != 1 || a->dilation[k] != 1 || a->padding[k] > 2) return false;
-    *which = precision == GAP_PRECISION_PRECISE ? GAP_WINO_2 : GAP_WINO_4;
+    const gap_wino_tile m = precision == GAP_PRECISION_PRECISE || products(y, 2) <= products(y, 4) ? GAP_WINO_2 : GAP_WINO_4;
+    if (!saves(x, m) || !saves(y, m)) return false;
+    *which = m;
     return true;
 }
 
@@ -34,13 +44,11 @@ bool gap_wino_fits(const gap_op *op, gap_precision precision, gap_wino_tile *whi
 
 static int64_t even(int64_t total, int64_t most) { return gap_ceil_div(total, gap_ceil_div(total, gap_max64(1, most))); }
 
+/* An area, tiles that go together, is some whole images, some pieces of one, or tile columns of one piece. */
 static void cut(gap_wino *w) {
     const int64_t line = w->n_pos * 64, piece_tiles = gap_ceil_div(w->piece_rows, w->m) * w->tiles_w;
-    w->late = w->in_c * w->out_blocks * line > LATE;
-    const int64_t chain = GAP_WINO_CHAIN / 16;
-    w->group = gap_min64(w->out_blocks, 2);
-    int64_t aim = w->late ? LATE_TILES : CACHE / line / (w->in_blocks + w->group);
-    aim = gap_max64(14, gap_min64(aim, 128));
+    w->group = gap_min64(w->out_blocks, GROUP);
+    const int64_t aim = gap_max64(TILES_LEAST, gap_min64(TILES_MOST, CACHE / line / (w->in_blocks + w->group)));
     w->images = w->unit_pieces = 1, w->col_tiles = w->tiles_w;
     if (piece_tiles > aim + aim / 2) w->col_tiles = even(w->tiles_w, aim * w->tiles_w / piece_tiles);
     else if (w->pieces > 1) w->unit_pieces = even(w->pieces, aim / piece_tiles);
@@ -53,11 +61,10 @@ static void cut(gap_wino *w) {
     w->tiles = w->images * rows * w->col_tiles;
     w->plane_row = (w->col_tiles * w->m + 2) * 16;
     w->v_pos = skewed(w->in_blocks * w->tiles * 16), w->p_pos = skewed(w->group * w->tiles * 16);
-    w->u_pos = w->late ? skewed(w->group * chain * 256) : w->in_c * 16;
+    w->u_pos = w->in_c * 16;
     w->plane_bytes = gap_scratch_round((size_t)((rows * w->m + 2) * w->plane_row) * 4);
     w->v_bytes = gap_scratch_round((size_t)(w->n_pos * w->v_pos) * 4);
     w->p_bytes = gap_scratch_round((size_t)(w->n_pos * w->p_pos) * 4);
-    w->u_bytes = w->late ? gap_scratch_round((size_t)(w->n_pos * w->u_pos) * 4) : 0;
 }
 
 void gap_wino_plan(gap_wino *w, const gap_op *op, bool backward, int m, int64_t capacity) {
@@ -75,8 +82,8 @@ void gap_wino_plan(gap_wino *w, const gap_op *op, bool backward, int m, int64_t 
 
 /* ---- weights ---- */
 
-/* Derived: for each output block the kernels (in_c, 9, 16), where units transform them, else U (positions, in_c, 16); then the bias. */
-static int64_t block_floats(const gap_wino *w) { return w->in_c * 16 * (w->late ? 9 : w->n_pos); }
+/* Derived: for each output block U (positions, in_c, 16); then the bias. */
+static int64_t block_floats(const gap_wino *w) { return w->in_c * 16 * w->n_pos; }
 
 size_t gap_wino_derived_bytes(const gap_wino *w) { return (size_t)(w->out_blocks * block_floats(w) + w->out_blocks * 16) * 4; }
 
@@ -112,14 +119,10 @@ static void derive_chunk(void *arg, int64_t unit, int thread) {
     const gap_wino *w = job->w;
     const int64_t o = unit / w->in_blocks, c0 = unit % w->in_blocks * 16, c1 = gap_min64(w->in_c, c0 + 16);
     float *at = job->derived + o * block_floats(w);
-    if (w->late) {
-        gather(job, o, c0, c1, at + c0 * 144);
-    } else {
-        float taps[16 * 9 * 16];
-        gather(job, o, c0, c1, taps);
-        const gap_wino_weights k = {.m = w->m, .w = taps, .channels = c1 - c0, .u = at + c0 * 16, .u_pos = w->u_pos};
-        job->k->weights(&k);
-    }
+    float taps[16 * 9 * 16];
+    gather(job, o, c0, c1, taps);
+    const gap_wino_weights k = {.m = w->m, .w = taps, .channels = c1 - c0, .u = at + c0 * 16, .u_pos = w->u_pos};
+    job->k->weights(&k);
     if (c0) return;
     float *bias = job->derived + w->out_blocks * block_floats(w) + o * 16;
     for (int64_t l = 0; l < 16; l++) bias[l] = job->bias && o * 16 + l < w->out_c ? job->bias[o * 16 + l] : 0.0f;
@@ -147,7 +150,7 @@ typedef struct {
 typedef struct {
     int64_t n0, n1, r0, r1, c0, c1;
     int64_t tiles; /* of an image */
-    float *plane, *v, *p, *u;
+    float *plane, *v, *p;
 } wino_area;
 
 static void load_area(const run_job *job, const wino_area *a) {
@@ -169,24 +172,14 @@ static void load_area(const run_job *job, const wino_area *a) {
 static void multiply(const run_job *job, const wino_area *a, int64_t o, int group) {
     const gap_wino *w = job->w;
     const int64_t all = a->tiles * (a->n1 - a->n0);
-    for (int64_t c = 0; c < w->in_c; c += GAP_WINO_CHAIN) {
-        const int channels = (int)gap_min64(GAP_WINO_CHAIN, w->in_c - c);
-        gap_wino_product q = {.v_block = all * 16, .p_oc = all * 16, .tiles = all, .channels = channels, .oc_blocks = group, .keep = c > 0};
-        const float *u = job->weights + o * block_floats(w) + c * 16;
-        q.u_oc = block_floats(w);
-        if (w->late) {
-            u = a->u, q.u_oc = channels * 16;
-            for (int b = 0; b < group; b++) {
-                const gap_wino_weights k = {.m = w->m, .w = job->weights + (o + b) * block_floats(w) + c * 144, .channels = channels,
-                                            .u = a->u + b * q.u_oc, .u_pos = w->u_pos};
-                job->k->weights(&k);
-            }
-        }
-        for (int pos = 0; pos < w->n_pos; pos++) {
-            q.v = a->v + pos * w->v_pos + c * all, q.u = u + pos * w->u_pos, q.p = a->p + pos * w->p_pos;
+    gap_wino_product q = {.v_block = all * 16, .u_oc = block_floats(w), .p_oc = all * 16, .tiles = all, .oc_blocks = group};
+    for (int pos = 0; pos < w->n_pos; pos++)
+        for (int64_t c = 0; c < w->in_c; c += GAP_WINO_CHAIN) {
+            q.v = a->v + pos * w->v_pos + c * all, q.p = a->p + pos * w->p_pos;
+            q.u = job->weights + o * block_floats(w) + pos * w->u_pos + c * 16;
+            q.channels = (int)gap_min64(GAP_WINO_CHAIN, w->in_c - c), q.keep = c > 0;
             job->k->product(&q);
         }
-    }
 }
 
 static void store_area(const run_job *job, const wino_area *a, int64_t o, int group) {
@@ -228,8 +221,7 @@ static void run_unit(void *arg, int64_t unit, int thread) {
     a.n1 = gap_min64(job->n, a.n0 + w->images), a.r1 = gap_min64(w->tiles_h, gap_ceil_div(q1 * w->piece_rows, w->m));
     a.plane = (float *)(void *)scratch, scratch += w->plane_bytes;
     a.v = (float *)(void *)scratch, scratch += w->v_bytes;
-    a.p = (float *)(void *)scratch, scratch += w->p_bytes;
-    a.u = (float *)(void *)scratch;
+    a.p = (float *)(void *)scratch;
     for (a.c0 = 0; a.c0 < w->tiles_w; a.c0 = a.c1) {
         a.c1 = gap_min64(w->tiles_w, a.c0 + w->col_tiles), a.tiles = (a.r1 - a.r0) * (a.c1 - a.c0);
         load_area(job, &a);
@@ -243,14 +235,18 @@ static void run_unit(void *arg, int64_t unit, int thread) {
     gap_scratch_give(&job->scratch, slot);
 }
 
-static size_t slot_bytes(const gap_wino *w) { return w->plane_bytes + w->v_bytes + w->p_bytes + w->u_bytes; }
+static size_t slot_bytes(const gap_wino *w) { return w->plane_bytes + w->v_bytes + w->p_bytes; }
+static int64_t units_of(const gap_wino *w, int64_t n) { return gap_ceil_div(n, w->images) * w->bands * w->parts; }
 
-size_t gap_wino_workspace_bytes(const gap_wino *w, int slots) { return slot_bytes(w) * (size_t)slots; }
+/* No more slots than units are ever at work. */
+static int slots_of(const gap_wino *w, int slots) { return (int)gap_min64(slots, units_of(w, w->capacity)); }
+
+size_t gap_wino_workspace_bytes(const gap_wino *w, int slots) { return slot_bytes(w) * (size_t)slots_of(w, slots); }
 
 gap_status gap_wino_run(const gap_wino *w, const gap_op_ctx *ctx, const void *derived, const gap_source *in, const gap_sink *out,
                         bool has_bias, int slots) {
     run_job job = {.w = w, .k = ctx->kernels->winograd, .stream = ctx->kernels->stream, .weights = derived, .in = in, .out = out, .n = ctx->n};
     if (has_bias) job.bias = job.weights + w->out_blocks * block_floats(w);
-    gap_scratch_begin(&job.scratch, ctx->workspace, slot_bytes(w), slots);
-    return gap_parallel(gap_ceil_div(ctx->n, w->images) * w->bands * w->parts, run_unit, &job);
+    gap_scratch_begin(&job.scratch, ctx->workspace, slot_bytes(w), slots_of(w, slots));
+    return gap_parallel(units_of(w, ctx->n), run_unit, &job);
 }

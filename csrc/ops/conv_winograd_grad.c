@@ -40,13 +40,18 @@ static void segments(grad_job *j) {
     j->images = gap_max64(1, WINO_SEGMENT / (w->tiles_h * w->tiles_w));
 }
 
+static int64_t units_of(const grad_job *j) { return j->chunks * j->i_parts * j->o_parts; }
+
+/* No more slots than units are ever at work. */
+static int slots_of(const grad_job *j, int slots) { return (int)gap_min64(slots, units_of(j)); }
+
 /* Cuts the work: the fewest units that are enough for the threads, as a unit transforms its input and gradient by itself. */
 static void cut(grad_job *j, const gap_wino *w) {
     j->w = w;
     segments(j);
     j->chunks = gap_reduce_chunks(w->capacity, (size_t)(w->in_blocks * w->out_blocks * BLOCKS) * 4);
     j->i_parts = gap_ceil_div(w->in_blocks, SIDE), j->o_parts = gap_ceil_div(w->out_blocks, SIDE);
-    while (j->chunks * j->i_parts * j->o_parts < UNITS) {
+    while (units_of(j) < UNITS) {
         const int64_t in = w->in_blocks / j->i_parts, out = w->out_blocks / j->o_parts;
         if (in >= out && in >= 4) j->i_parts *= 2;
         else if (out >= 4) j->o_parts *= 2;
@@ -67,7 +72,7 @@ static size_t slot_bytes(const grad_job *j) { return j->plane_bytes + j->v_bytes
 size_t gap_wino_grad_bytes(const gap_wino *forward, int slots) {
     grad_job j = {0};
     cut(&j, forward);
-    return j.parts_bytes + slot_bytes(&j) * (size_t)slots;
+    return j.parts_bytes + slot_bytes(&j) * (size_t)slots_of(&j, slots);
 }
 
 /* A segment: images [n0, n1), tile rows [r0, r1), tile columns [c0, c1); a unit's blocks and buffers. */
@@ -190,8 +195,8 @@ gap_status gap_wino_grad(const gap_wino *forward, const gap_op_ctx *ctx, const g
     grad_job j = {.k = ctx->kernels->winograd, .stream = ctx->kernels->stream, .x = x, .dy = dy, .dw = dw, .parts = ctx->workspace, .add = add,
                   .n = ctx->n};
     cut(&j, forward);
-    gap_scratch_begin(&j.scratch, (unsigned char *)ctx->workspace + j.parts_bytes, slot_bytes(&j), slots);
-    GAP_TRY(gap_parallel(j.chunks * j.i_parts * j.o_parts, grad_unit, &j));
+    gap_scratch_begin(&j.scratch, (unsigned char *)ctx->workspace + j.parts_bytes, slot_bytes(&j), slots_of(&j, slots));
+    GAP_TRY(gap_parallel(units_of(&j), grad_unit, &j));
     if (j.chunks > 1) GAP_TRY(gap_parallel(forward->in_blocks * forward->out_blocks, sum_parts, &j));
 done:
     return st;

@@ -1,7 +1,7 @@
 /* bench_winograd.c — 3x3 convolutions at stride 1: the direct kernels beside Winograd's tiles, one pass at a time, in effective
  * GFLOP/s (those of the definition, by time) and in percent of this machine's own peak; with errors against a sum in double.
  *
- *     bench_winograd [SET] [THREADS] [WORD] [BATCH]     WORD: only shapes whose name holds it; errors are measured at 1 thread only
+ *     bench_winograd [SET] [THREADS] [WORD] [BATCH] [SAMPLES]     WORD: only shapes whose name holds it; SAMPLES: outputs whose errors are measured
  */
 #include <time.h>
 
@@ -18,6 +18,8 @@ static const shape shapes[] = {
     {"64 @5", 64, 64, 5, 64}, {"64 @6", 64, 64, 6, 64}, {"64 @3", 64, 64, 3, 64}, {"24-40 @20", 16, 24, 20, 40},
     {"32 @112", 1, 32, 112, 32}, {"48 @9", 32, 48, 9, 48}, {"64 @10", 32, 64, 10, 64},
 };
+
+static int samples_wanted = 20000;
 
 static double now(void) {
     struct timespec t;
@@ -155,7 +157,7 @@ static void bench(const shape *s, int64_t n, const gap_kernels *kernels, double 
     CHECK_OK(gap_emit_conv(&b.list, who, value, &attr, 0, -1, &out));
     const size_t n_w[2] = {(size_t)(s->oc * s->c * 9), 1};
     const double flop = 2.0 * (double)(n * s->oc * s->h * s->h * s->c * 9);
-    const int samples = gap_threads_get() == 1 ? 20000 : 0;
+    const int samples = samples_wanted;
     op_bench_make(&b, kernels, n, true, n_w, 3);
     for (size_t k = 0; k < n_w[0]; k++) b.w[0][k] *= 0.1f;
     double time[4];
@@ -177,6 +179,7 @@ int main(int argc, char **argv) {
     const gap_kernels *kernels = NULL;
     CHECK_OK(gap_kernels_find(&kernels, argc > 1 ? argv[1] : NULL));
     CHECK_OK(gap_threads_set(argc > 2 ? atoi(argv[2]) : 1));
+    if (argc > 5) samples_wanted = atoi(argv[5]);
     const double top = peak(kernels) * gap_threads_get();
     printf("set %s, %d threads, peak %.1f GFLOP/s; errors (largest, root mean square) of forward, dx, dw\n", gap_kernel_set_name(kernels->id),
            gap_threads_get(), top);

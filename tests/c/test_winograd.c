@@ -9,7 +9,7 @@ typedef struct { int64_t n, c, h, w, oc, p[2]; } shape;
 static const shape shapes[] = {
     {2, 16, 8, 8, 16, {1, 1}},   {3, 32, 9, 7, 48, {1, 1}},    {2, 20, 11, 13, 37, {1, 1}}, {5, 64, 4, 4, 80, {1, 1}},
     {1, 17, 5, 23, 30, {0, 0}},  {4, 40, 6, 6, 16, {2, 2}},    {2, 16, 3, 3, 33, {0, 2}},   {3, 16, 1, 2, 16, {1, 1}},
-    {1, 32, 40, 40, 32, {1, 1}}, {2, 16, 30, 18, 16, {1, 0}},  {1, 64, 7, 210, 16, {1, 1}}, {5, 144, 4, 5, 136, {1, 1}},
+    {1, 32, 40, 40, 32, {1, 1}}, {2, 16, 30, 18, 16, {1, 0}},  {1, 64, 7, 410, 16, {1, 1}}, {5, 144, 4, 5, 136, {1, 1}},
     {3, 200, 5, 4, 190, {1, 2}}, {1, 16, 260, 5, 16, {1, 1}},
 };
 
@@ -389,6 +389,8 @@ static void test_winograd_fits(void) {
     CHECK(fits(64, 32, 64, 3, 1, 1, GAP_PRECISION_FAST, &which) && which == GAP_WINO_4);
     CHECK(fits(512, 7, 512, 3, 1, 1, GAP_PRECISION_FAST, &which) && which == GAP_WINO_4);
     CHECK(fits(64, 32, 64, 3, 1, 1, GAP_PRECISION_PRECISE, &which) && which == GAP_WINO_2);
+    CHECK(fits(64, 6, 64, 3, 1, 1, GAP_PRECISION_FAST, &which) && which == GAP_WINO_2); /* as many products as 4x4, a shorter way */
+    CHECK(fits(64, 2, 64, 3, 1, 1, GAP_PRECISION_FAST, &which) && which == GAP_WINO_2);
     CHECK(!fits(64, 32, 64, 3, 2, 1, GAP_PRECISION_FAST, &which) && which == GAP_WINO_NONE);
     CHECK(!fits(64, 32, 64, 5, 1, 1, GAP_PRECISION_FAST, &which));
     CHECK(!fits(64, 32, 64, 3, 1, 2, GAP_PRECISION_FAST, &which));
