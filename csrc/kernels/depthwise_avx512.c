@@ -1,9 +1,12 @@
+#include "core/compiler.h"
 #include "kernels/depthwise.h"
 #include "kernels/isa_avx512.h"
 
 #ifdef GAP_ISA
-#define DW_M 8
+#define ROWS_M 8
+#define ROWS_M2 6
 #define GRAD_M 4
 #define GRAD_ACC 10
+#define HOLD(v) GAP_HOLD(v)
 #include "kernels/depthwise.inc"
 #endif
