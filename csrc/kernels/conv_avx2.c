@@ -9,4 +9,5 @@
 #define COL_NB 1
 #define DW_M 4
 #include "kernels/conv.inc"
+#include "kernels/isa_end.h"
 #endif

@@ -9,4 +9,5 @@
 #define COL_NB 2
 #define DW_M 8
 #include "kernels/conv.inc"
+#include "kernels/isa_end.h"
 #endif
