@@ -8,4 +8,5 @@
 #define COL_M 6
 #define COL_NB 1
 #include "kernels/conv.inc"
+#include "kernels/isa_end.h"
 #endif

@@ -8,4 +8,5 @@
 #define COL_M 8
 #define COL_NB 2
 #include "kernels/conv.inc"
+#include "kernels/isa_end.h"
 #endif

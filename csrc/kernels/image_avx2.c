@@ -30,4 +30,5 @@ static inline void lanes_store(uint8_t *p, lanes acc) {
 #include "kernels/image.inc"
 
 const gap_image_kernels gap_image_avx2 = {resample_rows, resample_column, mirror_row};
+#include "kernels/isa_end.h"
 #endif

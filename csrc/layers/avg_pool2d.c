@@ -11,9 +11,9 @@ Source: LeCun et al. 1989 (subsampling).
 #include <math.h>
 
 #include "gen/docs.h"
-#include "layers/_input.h"
+#include "layers/_pool.h"
 
-enum { KERNEL_SIZE, STRIDE, PADDING, CEIL_MODE, COUNT_INCLUDE_PAD };
+enum { CEIL_MODE = GAP_POOL_OWN, COUNT_INCLUDE_PAD };
 
 static const gap_param params[] = {
     {"kernel_size", GAP_PAIR, .required = true, .lo = 1, .hi = INFINITY, .doc = "height and width of the window, pixels"},
@@ -26,20 +26,12 @@ static const gap_param params[] = {
 
 static gap_status lower(const gap_layer *self, gap_oplist *list, const int *in, int n_in, int *out) {
     (void)n_in;
-    const gap_value *c = self->cfg, *stride = c[STRIDE].none ? &c[KERNEL_SIZE] : &c[STRIDE];
-    gap_status st = gap_layer_want_image(self, list, in[0], "", 0);
+    const gap_value *c = self->cfg;
+    gap_pool_attr attr;
+    gap_status st = gap_layer_pool_window(self, list, in[0], &attr);
     if (st != GAP_OK) return st;
-    if (c[PADDING].i > c[KERNEL_SIZE].i / 2 || c[PADDING].i2 > c[KERNEL_SIZE].i2 / 2)
-        return gap_fail(GAP_ERR_VALUE, "AvgPool2d: padding must be at most half of kernel_size (%lld, %lld), got (%lld, %lld)",
-                        (long long)c[KERNEL_SIZE].i, (long long)c[KERNEL_SIZE].i2, (long long)c[PADDING].i, (long long)c[PADDING].i2);
-    gap_pool_attr attr = {
-        .kernel = {c[KERNEL_SIZE].i, c[KERNEL_SIZE].i2},
-        .stride = {stride->i, stride->i2},
-        .padding = {c[PADDING].i, c[PADDING].i2},
-        .dilation = {1, 1},
-        .ceil_mode = c[CEIL_MODE].i != 0,
-        .count_include_pad = c[COUNT_INCLUDE_PAD].i != 0,
-    };
+    attr.ceil_mode = c[CEIL_MODE].i != 0;
+    attr.count_include_pad = c[COUNT_INCLUDE_PAD].i != 0;
     return gap_emit_avg_pool(list, self->who, in[0], &attr, out);
 }
 

@@ -12,9 +12,9 @@ Source: Ranzato et al. 2007.
 #include <math.h>
 
 #include "gen/docs.h"
-#include "layers/_input.h"
+#include "layers/_pool.h"
 
-enum { KERNEL_SIZE, STRIDE, PADDING, DILATION, CEIL_MODE };
+enum { DILATION = GAP_POOL_OWN, CEIL_MODE };
 
 static const gap_param params[] = {
     {"kernel_size", GAP_PAIR, .required = true, .lo = 1, .hi = INFINITY, .doc = "height and width of the window, pixels"},
@@ -27,19 +27,12 @@ static const gap_param params[] = {
 
 static gap_status lower(const gap_layer *self, gap_oplist *list, const int *in, int n_in, int *out) {
     (void)n_in;
-    const gap_value *c = self->cfg, *stride = c[STRIDE].none ? &c[KERNEL_SIZE] : &c[STRIDE];
-    gap_status st = gap_layer_want_image(self, list, in[0], "", 0);
+    const gap_value *c = self->cfg;
+    gap_pool_attr attr;
+    gap_status st = gap_layer_pool_window(self, list, in[0], &attr);
     if (st != GAP_OK) return st;
-    if (c[PADDING].i > c[KERNEL_SIZE].i / 2 || c[PADDING].i2 > c[KERNEL_SIZE].i2 / 2)
-        return gap_fail(GAP_ERR_VALUE, "MaxPool2d: padding must be at most half of kernel_size (%lld, %lld), got (%lld, %lld)",
-                        (long long)c[KERNEL_SIZE].i, (long long)c[KERNEL_SIZE].i2, (long long)c[PADDING].i, (long long)c[PADDING].i2);
-    gap_pool_attr attr = {
-        .kernel = {c[KERNEL_SIZE].i, c[KERNEL_SIZE].i2},
-        .stride = {stride->i, stride->i2},
-        .padding = {c[PADDING].i, c[PADDING].i2},
-        .dilation = {c[DILATION].i, c[DILATION].i2},
-        .ceil_mode = c[CEIL_MODE].i != 0,
-    };
+    attr.dilation[0] = c[DILATION].i, attr.dilation[1] = c[DILATION].i2;
+    attr.ceil_mode = c[CEIL_MODE].i != 0;
     return gap_emit_max_pool(list, self->who, in[0], &attr, out);
 }
 

@@ -1,16 +1,6 @@
 #include <stdio.h>
 
-#include "core/threads.h"
-#include "ops/cut.h"
-#include "ops/plane.h"
 #include "ops/pool_window.h"
-
-typedef struct {
-    const gap_op *op;
-    const gap_op_ctx *ctx;
-    gap_pool_shape shape;
-    gap_cut cut; /* of planes */
-} job;
 
 static gap_status infer(gap_op *op, const gap_desc *in, gap_desc *out) {
     gap_pool_attr *a = GAP_ATTR(op, gap_pool_attr);
@@ -18,14 +8,9 @@ static gap_status infer(gap_op *op, const gap_desc *in, gap_desc *out) {
     return gap_pool_infer("avg_pool", a, &in[0], &out[0]);
 }
 
-static job job_of(const gap_op *op, const gap_op_ctx *ctx) {
-    job j = {op, ctx, gap_pool_shape_of(op), gap_cut_of(ctx->n * gap_desc_blocks(&op->in_desc[0]), gap_plane_floats(&op->in_desc[0]))};
-    return j;
-}
-
 static void forward_chunk(void *arg, int64_t chunk, int thread) {
     (void)thread;
-    const job *j = arg;
+    const gap_pool_job *j = arg;
     int64_t in_plane = gap_plane_floats(&j->op->in_desc[0]), out_plane = gap_plane_floats(&j->op->out_desc[0]);
     for (int64_t u = gap_cut_begin(j->cut, chunk); u < gap_cut_end(j->cut, chunk); u++)
         j->ctx->kernels->pool->avg(&j->shape, (const float *)j->ctx->in[0] + u * in_plane, (float *)j->ctx->out[0] + u * out_plane);
@@ -33,7 +18,7 @@ static void forward_chunk(void *arg, int64_t chunk, int thread) {
 
 static void backward_chunk(void *arg, int64_t chunk, int thread) {
     (void)thread;
-    const job *j = arg;
+    const gap_pool_job *j = arg;
     int64_t in_plane = gap_plane_floats(&j->op->in_desc[0]), out_plane = gap_plane_floats(&j->op->out_desc[0]);
     for (int64_t u = gap_cut_begin(j->cut, chunk); u < gap_cut_end(j->cut, chunk); u++)
         j->ctx->kernels->pool->avg_backward(&j->shape, (const float *)j->ctx->dout + u * out_plane,
@@ -41,14 +26,11 @@ static void backward_chunk(void *arg, int64_t chunk, int thread) {
 }
 
 static gap_status forward(const gap_op *op, const gap_op_ctx *ctx) {
-    job j = job_of(op, ctx);
-    return gap_parallel(gap_cut_chunks(j.cut), forward_chunk, &j);
+    return gap_pool_run(op, ctx, forward_chunk);
 }
 
 static gap_status backward(const gap_op *op, const gap_op_ctx *ctx) {
-    if (ctx->din[0] == NULL) return GAP_OK;
-    job j = job_of(op, ctx);
-    return gap_parallel(gap_cut_chunks(j.cut), backward_chunk, &j);
+    return ctx->din[0] != NULL ? gap_pool_run(op, ctx, backward_chunk) : GAP_OK;
 }
 
 static void describe(const gap_op *op, char *text, size_t bytes) {

@@ -1,16 +1,6 @@
 #include <stdio.h>
 
-#include "core/threads.h"
-#include "ops/cut.h"
-#include "ops/plane.h"
 #include "ops/pool_window.h"
-
-typedef struct {
-    const gap_op *op;
-    const gap_op_ctx *ctx;
-    gap_pool_shape shape;
-    gap_cut cut; /* of planes */
-} job;
 
 static gap_status infer(gap_op *op, const gap_desc *in, gap_desc *out) {
     const gap_pool_attr *a = GAP_ATTR_CONST(op, gap_pool_attr);
@@ -27,14 +17,9 @@ static gap_status prepare(gap_op *op, const gap_op_env *env) {
     return GAP_OK;
 }
 
-static job job_of(const gap_op *op, const gap_op_ctx *ctx) {
-    job j = {op, ctx, gap_pool_shape_of(op), gap_cut_of(ctx->n * gap_desc_blocks(&op->in_desc[0]), gap_plane_floats(&op->in_desc[0]))};
-    return j;
-}
-
 static void forward_chunk(void *arg, int64_t chunk, int thread) {
     (void)thread;
-    const job *j = arg;
+    const gap_pool_job *j = arg;
     int64_t in_plane = gap_plane_floats(&j->op->in_desc[0]), out_plane = gap_plane_floats(&j->op->out_desc[0]);
     uint8_t *taps = j->op->saved_bytes ? j->ctx->saved : NULL; /* (N*CB, OH, OW, 16) */
     for (int64_t u = gap_cut_begin(j->cut, chunk); u < gap_cut_end(j->cut, chunk); u++)
@@ -44,7 +29,7 @@ static void forward_chunk(void *arg, int64_t chunk, int thread) {
 
 static void backward_chunk(void *arg, int64_t chunk, int thread) {
     (void)thread;
-    const job *j = arg;
+    const gap_pool_job *j = arg;
     int64_t in_plane = gap_plane_floats(&j->op->in_desc[0]), out_plane = gap_plane_floats(&j->op->out_desc[0]);
     const uint8_t *taps = j->ctx->saved; /* (N*CB, OH, OW, 16) */
     for (int64_t u = gap_cut_begin(j->cut, chunk); u < gap_cut_end(j->cut, chunk); u++)
@@ -53,14 +38,11 @@ static void backward_chunk(void *arg, int64_t chunk, int thread) {
 }
 
 static gap_status forward(const gap_op *op, const gap_op_ctx *ctx) {
-    job j = job_of(op, ctx);
-    return gap_parallel(gap_cut_chunks(j.cut), forward_chunk, &j);
+    return gap_pool_run(op, ctx, forward_chunk);
 }
 
 static gap_status backward(const gap_op *op, const gap_op_ctx *ctx) {
-    if (ctx->din[0] == NULL) return GAP_OK;
-    job j = job_of(op, ctx);
-    return gap_parallel(gap_cut_chunks(j.cut), backward_chunk, &j);
+    return ctx->din[0] != NULL ? gap_pool_run(op, ctx, backward_chunk) : GAP_OK;
 }
 
 static void describe(const gap_op *op, char *text, size_t bytes) {

@@ -1,9 +1,19 @@
-/* pool_window.h — what max_pool.c and avg_pool.c share: the window's checks and its kernel's arguments. */
+/* pool_window.h — what max_pool.c and avg_pool.c share: the window's checks, its kernel's arguments, the cut into planes. */
 #ifndef GAP_OPS_POOL_WINDOW_H
 #define GAP_OPS_POOL_WINDOW_H
 
 #include "core/shape.h"
+#include "core/threads.h"
+#include "ops/cut.h"
 #include "ops/ops.h"
+#include "ops/plane.h"
+
+typedef struct {
+    const gap_op *op;
+    const gap_op_ctx *ctx;
+    gap_pool_shape shape;
+    gap_cut cut; /* of planes */
+} gap_pool_job;
 
 /* Checks that `in` is an image on which the window fits, padding at most half of it; gives the output's shape. */
 static inline gap_status gap_pool_infer(const char *what, const gap_pool_attr *a, const gap_desc *in, gap_desc *out) {
@@ -31,6 +41,13 @@ static inline gap_pool_shape gap_pool_shape_of(const gap_op *op) {
         .dilation = {a->dilation[0], a->dilation[1]}, .count_include_pad = a->count_include_pad,
     };
     return g;
+}
+
+/* Runs `chunk`, which gets a gap_pool_job, over all planes. */
+static inline gap_status gap_pool_run(const gap_op *op, const gap_op_ctx *ctx, void (*chunk)(void *job, int64_t chunk, int thread)) {
+    const gap_desc *d = &op->in_desc[0];
+    gap_pool_job job = {op, ctx, gap_pool_shape_of(op), gap_cut_of(ctx->n * gap_desc_blocks(d), gap_plane_floats(d))};
+    return gap_parallel(gap_cut_chunks(job.cut), chunk, &job);
 }
 
 #endif

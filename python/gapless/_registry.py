@@ -161,6 +161,7 @@ class Configured:
     """
 
     name: ClassVar[str]
+    __signature__: ClassVar[inspect.Signature]
     _row: ClassVar[Row]
     #: keywords that other libraries take and that change no number here
     _ignored: ClassVar[frozenset[str]] = frozenset()

@@ -37,8 +37,8 @@ static void test_graph_refuses_with_the_layer_and_the_remedy(void) {
     CHECK(strstr(m, "num_groups must divide num_channels") != NULL);
     m = refusal("Conv2d", ARGS(3, 8, 3, 0), GAP_ERR_VALUE);
     CHECK(strstr(m, "in block.it: Conv2d: stride must be >= 1, got 0") == m);
-    m = refusal("MaxPool2d", ARGS(2, 2, 2), GAP_ERR_VALUE);
-    CHECK(strstr(m, "padding must be at most half of kernel_size") != NULL);
+    m = refusal("MaxPool2d", ARGS(2, 2, 2), GAP_ERR_SHAPE);
+    CHECK(strstr(m, "in block.it: max_pool: padding must be at most half of the window") != NULL);
     m = refusal("Conv2d", ARGS(3, 8, 11), GAP_ERR_SHAPE);
     CHECK(strstr(m, "in block.it: ") == m);
     m = refusal("AdaptiveAvgPool2d", ARGS(7), GAP_ERR_VALUE);

@@ -15,7 +15,7 @@ from gapless.errors import DataError
 if TYPE_CHECKING:
     from gapless.data.dataset import Data
 
-__all__ = ["ArrayReader", "arrays", "as_array", "as_image", "listing", "to_uint8"]
+__all__ = ["ArrayReader", "arrays", "as_array", "as_image", "listing", "listing_of_parts", "to_uint8"]
 
 LAYOUTS = ("NHW", "NHWC", "NCHW")
 
@@ -173,6 +173,34 @@ def listing(
         reader=ArrayReader(parts),
         given=given if several else None,
         notes=notes,
+    )
+
+
+def listing_of_parts(
+    kind: str,
+    root: str,
+    parts: list[NDArray[np.uint8]],
+    labels: list[NDArray[np.int64]],
+    ids: list[str],
+    given: list[str],
+    classes: Sequence[str] | None,
+    names: Sequence[str] | None = None,
+) -> Listing:
+    """What the files of a stored set give: arrays of images, one after the other, and each sample's split.
+
+    ``classes`` are the caller's names, ``names`` those of the set itself.
+    """
+    index, found = labels_from(
+        np.concatenate(labels), classes if classes is not None else names, lambda i: ids[i]
+    )
+    return Listing(
+        kind=kind,
+        spec={kind: root} | ({} if classes is None else {"classes": list(found)}),
+        ids=ids,
+        classes=found,
+        labels=index,
+        reader=ArrayReader(parts),
+        given=given,
     )
 
 

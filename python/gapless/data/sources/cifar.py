@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gapless.data.sources import Listing, labels_from
+from gapless.data.sources import Listing
 from gapless.data.sources._stored import read_stored
-from gapless.data.sources.arrays import ArrayReader
+from gapless.data.sources.arrays import listing_of_parts
 from gapless.errors import DataError
 
 if TYPE_CHECKING:
@@ -96,16 +96,7 @@ def listing(path: str | os.PathLike[str], *, classes: Sequence[str] | None = Non
     where, version, binary = found
     read = _read_binary if binary else _read_python
     parts, raw, ids, given, own = read(where, version)
-    index, names = labels_from(np.concatenate(raw), classes if classes is not None else own, lambda i: ids[i])
-    return Listing(
-        kind="cifar",
-        spec={"cifar": root} | ({} if classes is None else {"classes": list(names)}),
-        ids=ids,
-        classes=names,
-        labels=index,
-        reader=ArrayReader(parts),
-        given=given,
-    )
+    return listing_of_parts("cifar", root, parts, raw, ids, given, classes, own)
 
 
 def looks_like_cifar(path: str) -> bool:

@@ -12,8 +12,8 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gapless.data.sources import Listing, labels_from, shorten
-from gapless.data.sources.arrays import ArrayReader
+from gapless.data.sources import Listing, shorten
+from gapless.data.sources.arrays import listing_of_parts
 from gapless.errors import DataError
 
 if TYPE_CHECKING:
@@ -106,16 +106,7 @@ def listing(path: str | os.PathLike[str], *, classes: Sequence[str] | None = Non
         raw.append(labels.astype(np.int64))
         ids += [f"{part}/{i:05d}" for i in range(len(images))]
         given += [part] * len(images)
-    index, names = labels_from(np.concatenate(raw), classes, lambda i: ids[i])
-    return Listing(
-        kind="idx",
-        spec={"idx": root} | ({} if classes is None else {"classes": list(names)}),
-        ids=ids,
-        classes=names,
-        labels=index,
-        reader=ArrayReader(parts),
-        given=given,
-    )
+    return listing_of_parts("idx", root, parts, raw, ids, given, classes)
 
 
 def _root(path: str) -> str:
