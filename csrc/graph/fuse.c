@@ -58,6 +58,7 @@ static const struct {
     [GAP_RULE_ACT] = {"act", gap_fuse_act},
     [GAP_RULE_BN_SUMS] = {"bn_sums", gap_fuse_bn_sums},
     [GAP_RULE_BN_APPLY] = {"bn_apply", gap_fuse_bn_apply},
+    [GAP_RULE_GATE] = {"gate", gap_fuse_gate},
     [GAP_RULE_BN_FIXED] = {"bn_fixed", gap_fuse_bn_fixed},
     [GAP_RULE_PIXELS] = {"pixels", keep_pixels},
     [GAP_RULE_INPLACE] = {"inplace", NULL},

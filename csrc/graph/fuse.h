@@ -14,6 +14,7 @@ typedef enum {
     GAP_RULE_ACT,      /* BatchNorm's affine and the activation behind it likewise */
     GAP_RULE_BN_SUMS,  /* a convolution makes the sums of the BatchNorm behind it, and reads its gradient through it */
     GAP_RULE_BN_APPLY, /* affine and activation are done where the next convolution loads, and are never stored */
+    GAP_RULE_GATE,     /* a gate per channel (squeeze-excitation) is applied where the 1x1 convolution behind it loads */
     GAP_RULE_BN_FIXED, /* evaluation: affine, shortcut and activation are done where the convolution stores */
     GAP_RULE_PIXELS,   /* images of few channels stay (H, W, C) for the convolutions that read them */
     GAP_RULE_INPLACE,  /* an op may write over an input that nobody reads any more, a gradient over one (layout.c) */

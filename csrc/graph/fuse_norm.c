@@ -173,6 +173,35 @@ gap_status gap_fuse_bn_apply(gap_fusion *f) {
     return GAP_OK;
 }
 
+/* In training the gated value must be one that learns, and its other readers must stand before the convolution: then that
+ * writes its gradient first. */
+static bool may_gate(gap_fusion *f, int x, int conv) {
+    if (!f->list->training) return true;
+    for (int k = conv + 1; k < f->list->n_ops; k++)
+        for (int j = 0; j < f->list->op[k].n_in; j++)
+            if (f->list->op[k].in[j] == x) return false;
+    const int maker = producer(f, x);
+    return is(f, maker, &gap_op_affine) && affine_of(f, maker)->lazy;
+}
+
+gap_status gap_fuse_gate(gap_fusion *f) {
+    for (int k = 0; k < f->list->n_ops; k++) {
+        const gap_op *mul = &f->list->op[k];
+        if (!gap_op_is_gate(mul)) continue;
+        const int x = mul->in[0], gate = mul->in[1], next = only_reader(f, mul->out[0]);
+        if (!fusible_conv(f, next)) continue;
+        gap_op *conv = &f->list->op[next];
+        gap_conv_attr *a = GAP_ATTR(conv, gap_conv_attr);
+        if (a->kernel[0] != 1 || a->kernel[1] != 1 || a->groups != 1 || a->fuse.apply || !may_gate(f, x, next)) continue;
+        a->fuse.gate = conv->n_in++;
+        set_in(f, conv, 0, x);
+        set_in(f, conv, a->fuse.gate, gate);
+        conv->backward_needs |= GAP_NEED_IN0 | (unsigned)GAP_NEED_IN0 << a->fuse.gate;
+        drop(f, k--);
+    }
+    return GAP_OK;
+}
+
 /* What stands behind a convolution with fixed statistics: a shortcut that is there before it, and an activation. */
 static void take_behind(gap_fusion *f, int k) {
     gap_op *conv = &f->list->op[k];
@@ -182,8 +211,8 @@ static void take_behind(gap_fusion *f, int k) {
         const gap_op *add = &f->list->op[next];
         const int other = add->in[add->in[0] == conv->out[0]];
         if (other != 0 && producer(f, other) < k) {
-            fuse->residual = true;
-            set_in(f, conv, conv->n_in++, other);
+            fuse->residual = conv->n_in++;
+            set_in(f, conv, fuse->residual, other);
             set_out(f, conv, 0, add->out[0]);
             drop(f, next);
             next = only_reader(f, conv->out[0]);

@@ -29,13 +29,14 @@ typedef struct {
     float act_arg;                                             /* negative_slope of LeakyReLU */
 } gap_prologue;
 
-typedef enum { GAP_EPILOGUE_NONE = 0, GAP_EPILOGUE_SUMS, GAP_EPILOGUE_APPLY, GAP_EPILOGUE_MASK } gap_epilogue_kind;
+typedef enum { GAP_EPILOGUE_NONE = 0, GAP_EPILOGUE_SUMS, GAP_EPILOGUE_APPLY, GAP_EPILOGUE_MASK, GAP_EPILOGUE_GATE } gap_epilogue_kind;
 
 /* What happens to stored values y while they are still in the cache:
  *   SUMS   sums of d = y - pivot (NULL: 0) and of d^2
  *   APPLY  y = act(fma(y, scale, shift) + residual)
  *   MASK   y is the gradient behind act; y = y * act'(u), where act(u) is `out` when that is given, else u = fma(z, scale, shift)
  *          (scale NULL: u = z); then sums of y and of y * (z - mean), and, where z2, of y * (z2 - mean2)
+ *   GATE   y is the gradient behind a gate per channel on `out`; sums (one kind) of y * out, then y = y * gate
  * Sums of a plane are cut into pieces of whole rows (gap_piece_rows, by the plane's shape alone): within a piece pixel p
  * goes to fp32 chain p mod 4, added as (0+1) + (2+3). Who reads them adds pieces in double, in order. */
 typedef struct {
@@ -45,6 +46,7 @@ typedef struct {
     gap_act act;
     float act_arg;
     const float *out, *z, *mean, *z2, *mean2;
+    const float *gate;           /* of this image */
     float *sums, *sums2;         /* piece q: 16 sums at sums + q*sums_piece, the second kind sums_second behind; NULL: none */
     int64_t sums_piece, sums_second;
 } gap_epilogue;

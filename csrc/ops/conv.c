@@ -11,7 +11,7 @@
 typedef enum { METHOD_DIRECT, METHOD_WINOGRAD, METHOD_DEPTHWISE, METHOD_BLAS } conv_method;
 
 /* attr->plan[]: what prepare settled. PLAN_TILE: outputs of a Winograd tile's side. */
-enum { PLAN_METHOD, PLAN_TILE, PLAN_SLOTS, PLAN_TRAINING };
+enum { PLAN_METHOD, PLAN_TILE, PLAN_SLOTS, PLAN_TRAINING, PLAN_GATE_SUMS /* in workspace, units of GAP_ALIGN */ };
 
 bool gap_conv_reads_pixels(const gap_op *op) {
     const gap_conv_attr *a = GAP_ATTR_CONST(op, gap_conv_attr);
@@ -50,7 +50,10 @@ static conv_method choose(const gap_op *op, const gap_op_env *env, int *tile) {
 }
 
 /* What forward reads goes through a prologue; what backward reads does. */
-static bool forward_packed(const gap_op *op) { return GAP_ATTR_CONST(op, gap_conv_attr)->fuse.apply; }
+static bool forward_packed(const gap_op *op) {
+    const gap_conv_fuse *f = &GAP_ATTR_CONST(op, gap_conv_attr)->fuse;
+    return f->apply || f->gate > 0;
+}
 static bool backward_packed(const gap_op *op) { return GAP_ATTR_CONST(op, gap_conv_attr)->fuse.sums; }
 static int planned(const gap_op *op, int what) { return GAP_ATTR_CONST(op, gap_conv_attr)->plan[what]; }
 static bool wants_backward(const gap_op *op) { return planned(op, PLAN_TRAINING) && op->in_desc[0].layout == GAP_BLOCKED; }
@@ -64,6 +67,12 @@ typedef struct {
     gap_depthwise depthwise;
     size_t table, backward, derived_bytes; /* in op->derived: forward's data stand first */
 } conv_setup;
+
+static size_t gate_bytes(const gap_op *op, int64_t capacity) {
+    const gap_desc *d = &op->in_desc[0];
+    if (GAP_ATTR_CONST(op, gap_conv_attr)->fuse.gate == 0 || !planned(op, PLAN_TRAINING)) return 0;
+    return (size_t)(capacity * gap_pieces(d->dim[1], d->dim[2]) * 2 * gap_padded_channels(d)) * 4;
+}
 
 /* The table of the epilogue: the pivot of its sums, (padded), or fixed statistics, (rows, padded). */
 static size_t table_bytes(const gap_op *op) {
@@ -136,7 +145,9 @@ static gap_status prepare(gap_op *op, const gap_op_env *env) {
     a->plan[PLAN_METHOD] = (int)choose(op, env, &a->plan[PLAN_TILE]);
     set_up(&s, op, env->capacity);
     op->derived_bytes = s.method == METHOD_BLAS ? 0 : s.derived_bytes;
-    op->workspace_bytes = workspace_bytes(&s, op, env);
+    const size_t own = gap_scratch_round(workspace_bytes(&s, op, env)), gate = gate_bytes(op, env->capacity);
+    op->workspace_bytes = own + gate;
+    a->plan[PLAN_GATE_SUMS] = (int)(own / GAP_ALIGN);
     return GAP_OK;
 }
 
@@ -182,6 +193,7 @@ static gap_source input_of(const gap_op *op, const gap_op_ctx *ctx) {
     const gap_desc *d = &op->in_desc[0];
     gap_source s = {.x = ctx->in[0], .plane = gap_desc_stored(d), .blocks = 1};
     if (d->layout == GAP_BLOCKED) s.plane = gap_plane_floats(d), s.blocks = gap_desc_blocks(d);
+    if (f->gate > 0) s.pro.gate = ctx->in[f->gate];
     if (!f->apply) return s;
     const float *table = ctx->in[1]; /* (rows, padded) */
     s.pro.scale = table + GAP_NORM_SCALE * gap_padded_channels(d), s.pro.shift = table + GAP_NORM_SHIFT * gap_padded_channels(d);
@@ -209,8 +221,37 @@ static gap_sink output_of(const gap_op *op, const gap_op_ctx *ctx, const float *
     if (f->sums) s.epi = (gap_epilogue){.kind = GAP_EPILOGUE_SUMS, .pivot = table, .sums = ctx->out[1]};
     if (f->fixed)
         s.epi = (gap_epilogue){.kind = GAP_EPILOGUE_APPLY, .scale = table + GAP_NORM_SCALE * padded, .shift = table + GAP_NORM_SHIFT * padded,
-                               .residual = f->residual ? ctx->in[op->n_in - 1] : NULL, .act = f->out_act, .act_arg = f->out_act_arg};
+                               .residual = f->residual > 0 ? ctx->in[f->residual] : NULL, .act = f->out_act, .act_arg = f->out_act_arg};
     return s;
+}
+
+/* The epilogue's sums per piece, of which the gate's gradient is made. */
+static float *gate_sums(const gap_op *op, const gap_op_ctx *ctx) {
+    return (float *)(void *)((unsigned char *)ctx->workspace + (size_t)planned(op, PLAN_GATE_SUMS) * GAP_ALIGN);
+}
+
+typedef struct { const gap_op *op; const gap_op_ctx *ctx; } gate_job;
+
+/* The gate's gradient of image n: its pieces' sums, in order. */
+static void gate_image(void *arg, int64_t n, int thread) {
+    (void)thread;
+    const gate_job *job = arg;
+    const gap_desc *d = &job->op->in_desc[0];
+    const int gate = GAP_ATTR_CONST(job->op, gap_conv_attr)->fuse.gate;
+    const int64_t padded = gap_padded_channels(d), pieces = gap_pieces(d->dim[1], d->dim[2]);
+    const float *sums = gate_sums(job->op, job->ctx) + n * pieces * 2 * padded;
+    float *dgate = (float *)job->ctx->din[gate] + n * padded;
+    for (int64_t c = 0; c < padded; c++) {
+        double s = 0;
+        for (int64_t q = 0; q < pieces; q++) s += (double)sums[q * 2 * padded + c];
+        dgate[c] = job->ctx->din_add[gate] ? dgate[c] + (float)s : (float)s;
+    }
+}
+
+static gap_status gate_gradient(const gap_op *op, const gap_op_ctx *ctx) {
+    const int gate = GAP_ATTR_CONST(op, gap_conv_attr)->fuse.gate;
+    gate_job job = {op, ctx};
+    return gate > 0 && ctx->din[gate] != NULL ? gap_parallel(ctx->n, gate_image, &job) : GAP_OK;
 }
 
 static gap_sink input_gradient(const gap_op *op, const gap_op_ctx *ctx) {
@@ -219,6 +260,9 @@ static gap_sink input_gradient(const gap_op *op, const gap_op_ctx *ctx) {
     const int64_t padded = gap_padded_channels(d);
     gap_sink s = {.y = ctx->din[0], .add = ctx->din_add[0], .plane = gap_plane_floats(d), .blocks = gap_desc_blocks(d),
                   .pieces = gap_pieces(d->dim[1], d->dim[2])};
+    if (f->gate > 0)
+        s.epi = (gap_epilogue){.kind = GAP_EPILOGUE_GATE, .out = ctx->in[0], .gate = ctx->in[f->gate],
+                               .sums = ctx->din[f->gate] != NULL ? gate_sums(op, ctx) : NULL};
     if (!f->apply) return s;
     const float *table = ctx->in[1]; /* (rows, padded) */
     s.epi = (gap_epilogue){.kind = GAP_EPILOGUE_MASK, .act = f->act, .act_arg = f->act_arg, .z = ctx->in[0], .sums = ctx->din[1],
@@ -277,7 +321,8 @@ static gap_status backward(const gap_op *op, const gap_op_ctx *ctx) {
     }
     if (s.method == METHOD_DEPTHWISE)
         return gap_depthwise_back(&s.depthwise, ctx, ctx->derived, &x, &dy, dx, ctx->dweight[0], ctx->dweight_add, s.slots);
-    return s.method == METHOD_WINOGRAD ? backward_winograd(&s, ctx, &x, &dy, dx) : backward_direct(&s, ctx, &x, &dy, dx);
+    GAP_TRY(s.method == METHOD_WINOGRAD ? backward_winograd(&s, ctx, &x, &dy, dx) : backward_direct(&s, ctx, &x, &dy, dx));
+    GAP_TRY(gate_gradient(op, ctx));
 done:
     return st;
 }
@@ -288,8 +333,8 @@ static void describe(const gap_op *op, char *text, size_t bytes) {
     const int method = planned(op, PLAN_METHOD), m = planned(op, PLAN_TILE);
     char tile[24] = "";
     if (method == METHOD_WINOGRAD) snprintf(tile, sizeof tile, " F(%dx%d, 3x3)", m, m);
-    snprintf(text, bytes, "%s%s%s%s%s%s", names[method], tile, op->in_desc[0].layout == GAP_NHWC ? " from pixels" : "",
-             f->apply ? "; norm + act on load" : "", f->sums ? "; sums on store" : "", f->fixed ? "; norm + act on store" : "");
+    snprintf(text, bytes, "%s%s%s%s%s%s%s", names[method], tile, op->in_desc[0].layout == GAP_NHWC ? " from pixels" : "",
+             f->apply ? "; norm + act on load" : "", f->gate > 0 ? "; gate on load" : "", f->sums ? "; sums on store" : "", f->fixed ? "; norm + act on store" : "");
 }
 
 const gap_op_def gap_op_conv = {

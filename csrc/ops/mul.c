@@ -111,3 +111,5 @@ gap_status gap_emit_mul(gap_oplist *list, gap_origin who, int a, int b, int *out
     if (known && is_gate_of(&list->value[a], &list->value[b])) in[0] = b, in[1] = a; /* the gate may stand first */
     return gap_oplist_emit(list, &def, who.name, who.id, in, 2, 1, &attr, sizeof attr, NULL, 0, out);
 }
+
+bool gap_op_is_gate(const gap_op *op) { return op->def == &def && GAP_ATTR_CONST(op, mul_attr)->gate; }

@@ -25,8 +25,9 @@ typedef struct {
     float act_arg;
     bool sums;                    /* out[1]: sums of out[0] about weight[GAP_CONV_NORM + running mean]; its gradient: coefficients,
                                    * through which out[0]'s own gradient is read */
-    bool fixed;                   /* evaluation: y = out_act(conv*scale + shift [+ in[n_in - 1]]), statistics at weight[GAP_CONV_NORM] */
-    bool residual;
+    int gate;                     /* > 0: in[gate] (C, 1, 1) scales the input's channels */
+    bool fixed;                   /* evaluation: y = out_act(conv*scale + shift [+ in[residual]]), statistics at weight[GAP_CONV_NORM] */
+    int residual;                 /* > 0: there is one */
     gap_act out_act;
     float out_act_arg;
     double eps;
@@ -78,6 +79,7 @@ GAP_MUST_USE gap_status gap_emit_dropout(gap_oplist *list, gap_origin who, int i
 extern const gap_op_def gap_op_conv, gap_op_moments, gap_op_norm, gap_op_affine, gap_op_affine_fixed, gap_op_add, gap_op_input;
 #define GAP_PIXEL_CHANNELS 8 /* images of more channels fill a block well enough */
 bool gap_conv_reads_pixels(const gap_op *op); /* its input may be (H, W, C): one group, nothing fused in front */
+bool gap_op_is_gate(const gap_op *op); /* a mul whose in[1] is (C, 1, 1) and in[0] is not */
 bool gap_op_is_act(const gap_op *op, gap_act *act, float *arg);
 
 #endif

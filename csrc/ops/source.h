@@ -28,7 +28,7 @@ typedef struct {
     float *y;                         /* (n, blocks, h, w, 16) */
     bool add;                         /* adds to what is there, before the epilogue */
     int64_t plane, blocks, pieces;
-    gap_epilogue epi;                 /* as in a source; sums: (n, pieces, 2, padded) */
+    gap_epilogue epi;                 /* as in a source; sums: (n, pieces, 2, padded); gate: (n, padded) */
 } gap_sink;
 
 static inline const float *gap_shift_(const float *p, int64_t by) { return p ? p + by : NULL; }
@@ -56,6 +56,7 @@ static inline gap_epilogue gap_sink_at(const gap_sink *s, int64_t n, int64_t blo
     e.pivot = gap_shift_(e.pivot, c), e.scale = gap_shift_(e.scale, c), e.shift = gap_shift_(e.shift, c);
     e.mean = gap_shift_(e.mean, c), e.mean2 = gap_shift_(e.mean2, c);
     e.residual = gap_shift_(e.residual, at), e.out = gap_shift_(e.out, at), e.z = gap_shift_(e.z, at), e.z2 = gap_shift_(e.z2, at);
+    e.gate = gap_shift_(e.gate, n * padded + c);
     e.sums_piece = 2 * padded, e.sums_second = padded;
     const int64_t sums = (n * s->pieces + piece) * 2 * padded + c;
     if (e.sums) e.sums += sums;
