@@ -145,7 +145,7 @@ def all_runs(block, x):
 
 
 def compare(block, x, beyond=()):
-    """Within TOLERANCE, or within four times the distance of PyTorch's float32, where that is more.
+    """Within TOLERANCE, or within twice the distance of PyTorch's float32, where that is more.
 
     beyond: gradients that are zero but for rounding, such as that of a bias before BatchNorm.
     """
@@ -156,7 +156,7 @@ def compare(block, x, beyond=()):
         if name in beyond:
             assert np.abs(ours[name]).max() <= TOLERANCE * largest, name
         else:
-            far, allowed = distance(ours[name], value), max(TOLERANCE, 4 * distance(single[name], value))
+            far, allowed = distance(ours[name], value), max(TOLERANCE, 2 * distance(single[name], value))
             assert far <= allowed, f"{name}: {far:.1e}, allowed {allowed:.1e}"
     for layer, twin in block.twins.items():
         for key, buffer in twin.named_buffers():
@@ -268,15 +268,7 @@ def test_constant_channels_stay_finite_and_close():
     assert distance(ours["loss"], theirs["loss"]) <= TOLERANCE
 
 
-NEW = (
-    "sums are made about the running mean, which a new network has at 0: the variance is a difference of large "
-    "float32 sums until it has moved near"
-)
-
-
-@pytest.mark.parametrize(
-    "known", [True, pytest.param(False, marks=pytest.mark.xfail(strict=True, reason=NEW))]
-)
+@pytest.mark.parametrize("known", [True, False])
 def test_mean_far_above_the_deviation(known):
     """Mean 100, deviation 0.1, where a float32 is off by 4e-5 deviations already.
 
@@ -290,5 +282,5 @@ def test_mean_far_above_the_deviation(known):
     exact, single, ours = all_runs(block, x)
     for name, value in exact.items():
         if name != "p1.bias":
-            far, allowed = distance(ours[name], value), max(TOLERANCE, 4 * distance(single[name], value))
+            far, allowed = distance(ours[name], value), max(TOLERANCE, 2 * distance(single[name], value))
             assert far <= allowed, f"{name}: {far:.1e}, allowed {allowed:.1e}"
