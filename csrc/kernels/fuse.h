@@ -32,7 +32,9 @@ typedef struct {
 typedef enum { GAP_EPILOGUE_NONE = 0, GAP_EPILOGUE_SUMS, GAP_EPILOGUE_APPLY, GAP_EPILOGUE_MASK, GAP_EPILOGUE_GATE } gap_epilogue_kind;
 
 /* What happens to stored values y while they are still in the cache:
- *   SUMS   sums of d = y - pivot (NULL: 0) and of d^2
+ *   SUMS   of a piece of n pixels, with d = y - its first pixel and S the sum of d: n * (first - pivot) + S, the sum about the
+ *          pivot (NULL: 0); and the sum of d^2 - S^2 / n, the squares about the piece's own mean. What is far from 0, or from
+ *          the pivot, loses no digits so.
  *   APPLY  y = act(fma(y, scale, shift) + residual)
  *   MASK   y is the gradient behind act; y = y * act'(u), where act(u) is `out` when that is given, else u = fma(z, scale, shift)
  *          (scale NULL: u = z); then sums of y and of y * (z - mean), and, where z2, of y * (z2 - mean2)

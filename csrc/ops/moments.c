@@ -27,7 +27,7 @@ static gap_status infer(gap_op *op, const gap_desc *in, gap_desc *out) {
     return GAP_OK;
 }
 
-/* The running mean of a block, as the pivot that keeps sums of squares small; 0 in padding channels. */
+/* The running mean of a block, as the pivot of the sums; 0 in padding channels. */
 static void pivot_of(const job *j, int64_t b, float pivot[16]) {
     int64_t channels = j->op->in_desc[0].dim[0];
     for (int64_t l = 0; l < 16; l++) pivot[l] = b * 16 + l < channels ? gap_norm_weight(j->op, j->ctx, 0, b * 16 + l, 0.0f) : 0.0f;

@@ -6,12 +6,13 @@
 #include "core/threads.h"
 #include "ops/norm.h"
 
-/* Order of both reductions: images are cut into `chunks` ranges by the plan's capacity; within a range image after image,
+/* Order of all reductions: images are cut into `chunks` ranges by the plan's capacity; within a range image after image,
  * piece after piece, in double; ranges are added in rising order. */
 
 typedef struct {
     gap_norm_attr norm;
     int64_t channels, padded, pieces, pixels; /* of the normalised image */
+    int64_t piece;                            /* pixels of a piece; the last has fewer */
     int chunks;                               /* private */
 } norm_state;
 
@@ -57,8 +58,9 @@ void gap_norm_table_fixed(const gap_op *op, const gap_op_ctx *ctx, int first, in
                            gap_norm_weight(op, ctx, first + GAP_NORM_GAMMA, c, 1.0f), gap_norm_weight(op, ctx, first + GAP_NORM_BETA, c, 0.0f));
 }
 
-/* Both sums of block b's channels, over all images. */
-static void reduce(const job *j, int64_t b, double total[2][16]) {
+/* Both sums of block b's channels, over all images. mean NULL: as they are; else the second sums are about each piece's own
+ * mean, and become sums about `mean`, from the pivot on. */
+static void reduce(const job *j, int64_t b, const double *mean, double total[2][16]) {
     const norm_state *s = j->s;
     memset(total, 0, 32 * sizeof(double));
     for (int k = 0; k < s->chunks; k++) {
@@ -69,6 +71,9 @@ static void reduce(const job *j, int64_t b, double total[2][16]) {
             const float *from = j->sums + u * 2 * s->padded + b * 16; /* (2, padded) */
             for (int l = 0; l < 16; l++) part[0][l] += (double)from[l];
             for (int l = 0; l < 16; l++) part[1][l] += (double)from[s->padded + l];
+            if (mean == NULL) continue;
+            const double n = (double)gap_min64(s->piece, s->pixels - u % s->pieces * s->piece);
+            for (int l = 0; l < 16; l++) part[1][l] += n * ((double)from[l] / n - mean[l]) * ((double)from[l] / n - mean[l]);
         }
         for (int l = 0; l < 16; l++) total[0][l] += part[0][l], total[1][l] += part[1][l];
     }
@@ -82,12 +87,13 @@ static void forward_block(void *arg, int64_t b, int thread) {
     const double count = (double)(j->ctx->n * s->pixels);
     double *saved = j->ctx->saved;  /* (2, padded): mean, unbiased variance */
     float *table = j->ctx->out[0];  /* (rows, padded) */
-    double total[2][16];
-    reduce(j, b, total);
+    double total[2][16], shift[16];
+    reduce(j, b, NULL, total);
+    for (int l = 0; l < 16; l++) shift[l] = total[0][l] / count; /* from the pivot to the mean */
+    reduce(j, b, shift, total);
     for (int row = 0; row < GAP_NORM_ROWS; row++) memset(table + row * padded + b * 16, 0, 16 * sizeof *table);
     for (int64_t l = 0, c = b * 16; l < 16 && c < s->channels; l++, c++) {
-        double shift = total[0][l] / count, var = total[1][l] / count - shift * shift;
-        double mean = (double)gap_norm_weight(j->op, j->ctx, GAP_NORM_RUNNING_MEAN, c, 0.0f) + shift;
+        double var = total[1][l] / count, mean = (double)gap_norm_weight(j->op, j->ctx, GAP_NORM_RUNNING_MEAN, c, 0.0f) + shift[l];
         if (var < 0) var = 0; /* rounding of a constant channel; NaN stays */
         gap_norm_table_set(table, padded, c, mean, var, s->norm.eps, gap_norm_weight(j->op, j->ctx, GAP_NORM_GAMMA, c, 1.0f),
                            gap_norm_weight(j->op, j->ctx, GAP_NORM_BETA, c, 0.0f));
@@ -106,7 +112,7 @@ static void backward_block(void *arg, int64_t b, int thread) {
     const float *table = ctx->out[0]; /* (rows, padded) */
     float *coef = ctx->din[0], *dgamma = ctx->dweight[GAP_NORM_GAMMA], *dbeta = ctx->dweight[GAP_NORM_BETA]; /* (C) */
     double total[2][16];
-    reduce(j, b, total);
+    reduce(j, b, NULL, total);
     if (coef != NULL)
         for (int row = 0; row < GAP_COEF_ROWS; row++) memset(coef + row * padded + b * 16, 0, 16 * sizeof *coef);
     for (int64_t l = 0, c = b * 16; l < 16 && c < s->channels; l++, c++) {
@@ -176,7 +182,7 @@ gap_status gap_emit_batch_norm(gap_oplist *list, gap_origin who, int in, const g
     GAP_TRY(gap_oplist_emit(list, &gap_op_moments, who.name, who.id, &in, 1, 1, NULL, 0, &running_mean, 1, &sums));
     const gap_desc x = list->value[in];
     norm_state s = {.norm = *attr, .channels = x.dim[0], .padded = gap_padded_channels(&x), .pieces = gap_pieces(x.dim[1], x.dim[2]),
-                    .pixels = gap_plane_pixels(&x)};
+                    .pixels = gap_plane_pixels(&x), .piece = gap_piece_rows(x.dim[1], x.dim[2]) * x.dim[2]};
     list->gradient[sums] = gap_norm_coef_desc(&x);
     GAP_TRY(gap_oplist_emit(list, &gap_op_norm, who.name, who.id, &sums, 1, 1, &s, sizeof s, weights, GAP_NORM_WEIGHTS, &values[1]));
     list->gradient[values[1]] = list->value[sums];

@@ -1,6 +1,7 @@
 /* norm.h — BatchNorm as three ops in training, and what they hand each other.
  *
- *   moments  x -> sums            (n, pieces, 2, padded): per piece of a plane, sums about the running mean
+ *   moments  x -> sums            (n, pieces, 2, padded): per piece of a plane, the sum about the running mean, and of squares
+ *                                 about the piece's own mean
  *   norm     sums -> table        rows of GAP_NORM_*: mean, 1/std, scale, shift; moves the running statistics
  *   affine   x, table -> y        y = act(x*scale + shift [+ residual])
  * and backward, through values whose gradients have shapes of their own:

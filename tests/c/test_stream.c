@@ -242,6 +242,20 @@ static void finish(int s, float *y, const float *from, int64_t piece, const gap_
     set[s]->stream->finish(&f);
 }
 
+/* SUMS, written out: about the first pixel of a piece, then about the pivot and about its mean. */
+static void moments_of(const float *y, const float *pivot, int64_t piece, float *sums) {
+    float d[FLOATS];
+    for (int k = 0; k < FLOATS; k++) d[k] = y[k] - y[k / 16 / piece * piece * 16 + k % 16];
+    untouched(sums);
+    order_of_sums(d, d, PIXELS, piece, sums);
+    for (int64_t begin = 0; begin < PIXELS; begin += piece, sums += PIECE_STRIDE)
+        for (int64_t l = 0; l < 16; l++) {
+            const float n = (float)gap_min64(piece, PIXELS - begin), sum = sums[l];
+            sums[l] = fmaf(n, y[begin * 16 + l] - (pivot ? pivot[l] : 0), sum);
+            sums[SECOND + l] = fmaf(-(sum / n), sum, sums[SECOND + l]);
+        }
+}
+
 static const int64_t pieces[] = {16, 7, PIXELS, 64, 4};
 
 static int64_t cut_of(int64_t piece) { return piece < PIXELS ? 1 : 0; }
@@ -251,9 +265,8 @@ static void test_stream_sums_follow_the_documented_order(void) {
     for (int k = 0; k < GAP_COUNTOF(pieces) * 2; k++) {
         const int64_t piece = gap_max64(pieces[k / 2], gap_ceil_div(PIXELS, PIECES));
         const float *pivot = k % 2 ? vector[2] : NULL;
-        float d[FLOATS], want[SUMS], got[SUMS], y[FLOATS];
-        minus(x, pivot, d), untouched(want);
-        order_of_sums(d, d, PIXELS, piece, want);
+        float want[SUMS], got[SUMS], y[FLOATS];
+        moments_of(x, pivot, piece, want);
         for (int s = 0; s < n_sets; s++)
             for (int64_t cut = 0; cut <= cut_of(piece); cut++) {
                 const gap_epilogue e = {.kind = GAP_EPILOGUE_SUMS, .pivot = pivot, .sums = got, .sums_piece = PIECE_STRIDE, .sums_second = SECOND};
@@ -262,6 +275,24 @@ static void test_stream_sums_follow_the_documented_order(void) {
                 CHECK(same("sums", s, got, want, SUMS));
                 CHECK(same("y of sums", s, y, x, FLOATS));
             }
+    }
+}
+
+/* Far from 0 and from the pivot the variance keeps its digits. */
+static void test_stream_sums_of_what_is_far_from_zero(void) {
+    make_data();
+    float y[FLOATS], sums[SUMS];
+    for (int k = 0; k < FLOATS; k++) y[k] = 1000 + x[k] / 4;
+    for (int s = 0; s < n_sets; s++) {
+        const gap_epilogue e = {.kind = GAP_EPILOGUE_SUMS, .sums = sums, .sums_piece = PIECE_STRIDE, .sums_second = SECOND};
+        finish(s, y, NULL, PIXELS, &e, 0);
+        for (int64_t l = 0; l < 16; l++) {
+            double mean = 0, squares = 0;
+            for (int64_t p = 0; p < PIXELS; p++) mean += at(y, p * 16 + l) / PIXELS;
+            for (int64_t p = 0; p < PIXELS; p++) squares += (at(y, p * 16 + l) - mean) * (at(y, p * 16 + l) - mean);
+            CHECK(fabs((double)sums[l] / PIXELS - mean) <= 1e-7 * mean);
+            CHECK(fabs((double)sums[SECOND + l] - squares) <= 1e-5 * squares);
+        }
     }
 }
 
@@ -415,6 +446,7 @@ int main(void) {
     RUN(test_stream_load_is_map_inside_and_zero_outside);
     RUN(test_stream_load_of_pixels_with_few_lanes);
     RUN(test_stream_sums_follow_the_documented_order);
+    RUN(test_stream_sums_of_what_is_far_from_zero);
     RUN(test_stream_apply_is_affine_shortcut_and_activation);
     RUN(test_stream_nothing_is_nothing);
     RUN(test_stream_mask_is_the_gradient_before_the_activation);
