@@ -186,23 +186,17 @@ def _draw_small(
 
 
 def _mark(ax: Any, point: tuple[float, float], text: str) -> None:
+    """A ring around a point. Its text stands in the legend: beside the ring it would hide the curves."""
     ax.plot(
         *point,
+        linestyle="none",
         marker="o",
         markersize=9,
         markerfacecolor="none",
         markeredgecolor=style.INK,
         markeredgewidth=1.3,
+        label=text,
     )
-    left, right = ax.get_xlim()
-    far = point[0] > (left + right) / 2
-    box = {"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1.5}
-    where = {
-        "xytext": (-9 if far else 9, -28),
-        "textcoords": "offset points",
-        "ha": "right" if far else "left",
-    }
-    ax.annotate(text, point, fontsize=9, color=style.INK, bbox=box, **where)
 
 
 def _legend(ax: Any) -> None:
