@@ -62,6 +62,7 @@ typedef struct {
     int64_t v_block;
     const float *u;              /* (oc_blocks, channels, 16) */
     int64_t u_oc;
+    const float *next;           /* the u of the call after this one, to be fetched meanwhile; or NULL */
     float *p;                    /* (oc_blocks, tiles, 16) */
     int64_t p_oc, tiles;
     int channels, oc_blocks;

@@ -177,6 +177,7 @@ static void multiply(const run_job *job, const wino_area *a, int64_t o, int grou
         for (int64_t c = 0; c < w->in_c; c += GAP_WINO_CHAIN) {
             q.v = a->v + pos * w->v_pos + c * all, q.p = a->p + pos * w->p_pos;
             q.u = job->weights + o * block_floats(w) + pos * w->u_pos + c * 16;
+            q.next = c + GAP_WINO_CHAIN < w->in_c ? q.u + GAP_WINO_CHAIN * 16 : pos + 1 < w->n_pos ? q.u + w->u_pos - c * 16 : NULL;
             q.channels = (int)gap_min64(GAP_WINO_CHAIN, w->in_c - c), q.keep = c > 0;
             job->k->product(&q);
         }
