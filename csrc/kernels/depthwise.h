@@ -12,6 +12,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "kernels/fuse.h"
+
 /* The taps of a pass: output pixel (k, p) meets, for i < taps_h, j < taps_w,
  *   tap(k, p, i, j) = row[k*row_step + i*row_tap][first + p*px + j*col_tap + lane]. */
 typedef struct {
@@ -20,10 +22,20 @@ typedef struct {
     int taps_h, taps_w;
 } gap_depthwise_taps;
 
+/* What the caller touches next: for its pixel number i (over all rows) a kernel asks for lines [i*per_pixel, (i+1)*per_pixel)
+ * of 16 floats of each stream, so that memory works while it computes. */
+#define GAP_DEPTHWISE_STREAMS 6
+typedef struct {
+    const float *at[GAP_DEPTHWISE_STREAMS];
+    int64_t per_pixel[GAP_DEPTHWISE_STREAMS];
+    int n;
+} gap_depthwise_ahead;
+
 /* y[k*y_row + p*y_px + lane] = start + chain over (i, j) of tap(k, p, i, j) * w[(i*taps_w + j)*16 + lane]; the chain begins
  * with the start: y where `keep`, else the bias, else 0 (bias NULL). taps_h or taps_w may be 0. */
 typedef struct {
     gap_depthwise_taps taps;
+    gap_depthwise_ahead ahead;
     const float *w, *bias;
     float *y;
     int64_t y_row, y_px, rows, pixels;
@@ -35,15 +47,33 @@ typedef struct {
  *   dw[(i*taps_w + j)*16 + lane] += chain over (k, p) of x[k*x_row + p*x_px + lane] * tap(k, p, i, j) */
 typedef struct {
     gap_depthwise_taps taps;
+    gap_depthwise_ahead ahead;
     const float *w, *x;
     float *dx, *dw;
     int64_t x_row, x_px, rows, pixels;
     bool keep;
 } gap_depthwise_grad;
 
+/* The same where x is formed on the way, and dx finished (kernels/fuse.h, MASK with z = x and the same affine): with
+ * z = x[…], u = fma(z, scale, shift), x is act(u) and dx is multiplied by act'(u); then for its chain c
+ * sums[c*16] += dx, sums[(4 + c)*16] = fma(dx, z - mean, …), c = (pixel + k*pixels + p) mod 4. */
+typedef struct {
+    gap_act act;
+    float act_arg;
+    const float *scale, *shift, *mean; /* (16); mean NULL: 0 */
+    float *sums;                       /* (2, 4, 16) */
+    int64_t pixel;                     /* of the piece: the first of this call */
+    int64_t stride, odd;               /* 1; or 2 for a 3x3 kernel with padding 1, the first row being even or odd: see below */
+} gap_depthwise_mask;
+
 typedef struct {
     void (*rows)(const gap_depthwise_rows *r);
     void (*grad)(const gap_depthwise_grad *g);
+    /* grad with x and dx as said above; dx and dw must be given, keep not. With stride 2 a call takes all four phases of the
+     * rows: w and dw hold the taps phase by phase (rows and columns: even even, even odd, odd even, odd odd), and row[0] is
+     * the row of d at half the first row. False where this set has no form for these taps or this activation: nothing is
+     * done then, and the parts one after another give the same bits. */
+    bool (*grad_masked)(const gap_depthwise_grad *g, const gap_depthwise_mask *m);
     /* sum[t*16 + lane] += parts[k*part + t*16 + lane] for k < n in order; t < taps. */
     void (*add)(float *sum, const float *parts, int64_t part, int n, int64_t taps);
 } gap_depthwise_kernels;

@@ -1,8 +1,10 @@
+#include "core/compiler.h"
 #include "kernels/depthwise.h"
 #include "kernels/isa_avx512.h"
 
 #ifdef GAP_ISA
-#define DW_M 8
+#define ROWS_M 8
+#define ROWS_M2 6
 #define GRAD_M 4
 #define GRAD_ACC 10
 #include "kernels/depthwise.inc"

@@ -7,7 +7,8 @@
 #include "ops/cut.h"
 #include "ops/scratch.h"
 
-#define UNITS 32 /* pieces of work to aim at, for any number of threads */
+#define UNITS 32           /* pieces of work to aim at, for any number of threads */
+#define STEP_FLOATS 6144   /* of a step's rows, padded input and output together: 24 KB of a first cache of 32 */
 
 /* ---- plan ---- */
 
@@ -47,6 +48,12 @@ static gap_depthwise_phase phase_of(const gap_depthwise *d, int axis, int64_t ph
     return phase < GAP_DEPTHWISE_PHASES ? d->phase[axis][phase] : find_phase(d, axis, phase);
 }
 
+/* Rows of a step: as many as the cache holds, at most a piece. a + b*rows floats for so many. */
+static int64_t step_rows(int64_t a, int64_t b, int64_t piece) {
+    const int64_t fit = (STEP_FLOATS - a) / b;
+    return gap_max64(1, gap_min64(fit, piece));
+}
+
 void gap_depthwise_plan(gap_depthwise *d, const gap_op *op, int64_t capacity) {
     const gap_conv_attr *a = GAP_ATTR_CONST(op, gap_conv_attr);
     const gap_desc *x = &op->in_desc[0], *y = &op->out_desc[0];
@@ -61,10 +68,13 @@ void gap_depthwise_plan(gap_depthwise *d, const gap_op *op, int64_t capacity) {
     d->bands = gap_min64(pieces, gap_ceil_div(UNITS, capacity * d->blocks));
     d->chunks = gap_reduce_chunks(capacity, (size_t)(d->blocks * d->taps) * 64);
     const int64_t reach[2] = {(d->kernel[0] - 1) * d->dilation[0], (d->kernel[1] - 1) * d->dilation[1]};
-    d->in.rows = (d->out_piece - 1) * d->stride[0] + reach[0] + 1;
     ring_columns(&d->in, -d->pad[1], (d->out_w - 1) * d->stride[1] - d->pad[1] + reach[1], d->in_w);
-    d->dout.rows = (d->in_piece - 1 + reach[0]) / d->stride[0] + 2;
     ring_columns(&d->dout, floor_div(d->pad[1] - reach[1], d->stride[1]), floor_div(d->in_w - 1 + d->pad[1], d->stride[1]), d->out_w);
+    d->out_step = step_rows((reach[0] + 1 - d->stride[0]) * d->in.cols * 16, (d->stride[0] * d->in.cols + d->out_w) * 16, d->out_piece);
+    d->in_step = step_rows(reach[0] / d->stride[0] * d->dout.cols * 16, (d->dout.cols / d->stride[0] + 2 * d->in_w) * 16, d->in_piece);
+    d->in.rows = (d->out_step - 1) * d->stride[0] + reach[0] + 1;
+    d->dout.rows = (d->in_step - 1 + reach[0]) / d->stride[0] + 2;
+    d->groups = gap_min64(d->blocks, gap_ceil_div(UNITS, d->chunks));
     for (int k = 0; k < 2; k++)
         for (int64_t p = 0; p < gap_min64(d->stride[k], GAP_DEPTHWISE_PHASES); p++) d->phase[k][p] = find_phase(d, k, p);
 }
@@ -175,7 +185,30 @@ typedef struct {
     gap_scratch scratch;
 } run_job;
 
-/* Rows of pieces [p0, p1) of one plane. */
+/* Adds a stream of lines to ask for; at NULL: none. */
+static void ahead_add(gap_depthwise_ahead *h, const float *at, int64_t per_pixel) {
+    if (at) h->per_pixel[h->n] = per_pixel, h->at[h->n++] = at;
+}
+
+/* Output rows [i0, i1) of a plane; the planes' next rows, or the next plane, are asked for meanwhile. */
+static void run_rows(const run_job *job, ring *s, const float *x, const gap_prologue *pro, float *y, int64_t block, int64_t i0, int64_t i1) {
+    const gap_depthwise *d = job->d;
+    const int64_t lo = i0 * d->stride[0] - d->pad[0], per_pixel = d->stride[0] * d->stride[1];
+    ring_fill(s, x, pro, lo, (i1 - 1) * d->stride[0] - d->pad[0] + (d->kernel[0] - 1) * d->dilation[0] + 1);
+    gap_depthwise_rows r = {
+        .taps = {.row = s->list, .row_step = d->stride[0], .row_tap = d->dilation[0], .px = d->stride[1] * 16, .col_tap = d->dilation[1] * 16,
+                 .taps_h = (int)d->kernel[0], .taps_w = (int)d->kernel[1]},
+        .w = job->w + block * d->taps * 16, .bias = job->bias ? job->bias + block * 16 : NULL, .y = y + i0 * d->out_w * 16, .y_row = d->out_w * 16,
+        .y_px = 16, .rows = i1 - i0, .pixels = d->out_w, .keep = job->out->add};
+    const int64_t next = s->loaded * d->in_w * 16;
+    ahead_add(&r.ahead, x + next, per_pixel);
+    ahead_add(&r.ahead, gap_shift_(pro->residual, next), per_pixel);
+    ahead_add(&r.ahead, gap_shift_(pro->z, next), per_pixel);
+    ahead_add(&r.ahead, y + i1 * d->out_w * 16, 1);
+    job->k->depthwise->rows(&r);
+}
+
+/* Pieces [p0, p1) of one plane. */
 static void run_unit(const run_job *job, ring *s, int64_t n, int64_t block, int64_t p0, int64_t p1) {
     const gap_depthwise *d = job->d;
     const float *x = job->in->x + (n * job->in->blocks + block) * job->in->plane;
@@ -183,14 +216,8 @@ static void run_unit(const run_job *job, ring *s, int64_t n, int64_t block, int6
     const gap_prologue pro = gap_source_at(job->in, n, block);
     s->loaded = 0;
     for (int64_t p = p0; p < p1; p++) {
-        const int64_t i0 = p * d->out_piece, i1 = gap_min64(d->out_h, i0 + d->out_piece), lo = i0 * d->stride[0] - d->pad[0];
-        ring_fill(s, x, &pro, lo, (i1 - 1) * d->stride[0] - d->pad[0] + (d->kernel[0] - 1) * d->dilation[0] + 1);
-        const gap_depthwise_rows r = {
-            .taps = {.row = s->list, .row_step = d->stride[0], .row_tap = d->dilation[0], .px = d->stride[1] * 16, .col_tap = d->dilation[1] * 16,
-                     .taps_h = (int)d->kernel[0], .taps_w = (int)d->kernel[1]},
-            .w = job->w + block * d->taps * 16, .bias = job->bias ? job->bias + block * 16 : NULL, .y = y + i0 * d->out_w * 16, .y_row = d->out_w * 16,
-            .y_px = 16, .rows = i1 - i0, .pixels = d->out_w, .keep = job->out->add};
-        job->k->depthwise->rows(&r);
+        const int64_t i0 = p * d->out_piece, i1 = gap_min64(d->out_h, i0 + d->out_piece);
+        for (int64_t i = i0; i < i1; i += d->out_step) run_rows(job, s, x, &pro, y, block, i, gap_min64(i1, i + d->out_step));
         finish(job->k->stream, job->out, n, block, p, i0, d->out_w, i1 - i0);
     }
 }
@@ -231,10 +258,11 @@ typedef struct {
     float *dw;
     bool dw_add;
     int64_t n, capacity;
+    bool whole;                       /* everything around the gradients may go into one kernel call */
     gap_scratch scratch;
 } back_job;
 
-static int64_t x_pixels(const gap_depthwise *d) { return d->in_piece * d->in_w; }
+static int64_t x_pixels(const gap_depthwise *d) { return d->in_step * d->in_w; }
 static int64_t part_floats(const gap_depthwise *d) { return d->blocks * d->taps * 16; }
 static size_t parts_bytes(const gap_depthwise *d) { return gap_scratch_round((size_t)(d->chunks * part_floats(d)) * sizeof(float)); }
 
@@ -247,7 +275,7 @@ size_t gap_depthwise_workspace_bytes(const gap_depthwise *d, bool training, int 
 
 /* The rows of phase a, columns of phase b, of input rows [r0, r1); x and dx stand at row r0; list begins with row lo. */
 static void back_phase(const back_job *job, const ring *s, int64_t r0, int64_t r1, int64_t lo, int64_t a, int64_t b, const float *x, float *dx,
-                       const float *w, float *dw, const gap_depthwise_phase *h, const gap_depthwise_phase *v) {
+                       const float *w, float *dw, const gap_depthwise_phase *h, const gap_depthwise_phase *v, const gap_depthwise_ahead *ahead) {
     const gap_depthwise *d = job->d;
     const int64_t sh = d->stride[0], sw = d->stride[1], first = r0 + modulo(a - r0, sh), at = ((first - r0) * d->in_w + b) * 16;
     const int64_t rows = gap_ceil_div(gap_max64(0, r1 - first), sh), pixels = gap_ceil_div(gap_max64(0, d->in_w - b), sw);
@@ -258,14 +286,15 @@ static void back_phase(const back_job *job, const ring *s, int64_t r0, int64_t r
         taps.row = s->list + (h->first + (first - a) / sh - lo);
         taps.first = (v->first - s->r->first) * 16;
         if (dw) {
-            const gap_depthwise_grad g = {.taps = taps, .w = w, .x = x + at, .dx = dx ? dx + at : NULL, .dw = dw, .x_row = sh * d->in_w * 16,
-                                          .x_px = sw * 16, .rows = rows, .pixels = pixels, .keep = keep};
+            const gap_depthwise_grad g = {.taps = taps, .ahead = *ahead, .w = w, .x = x + at, .dx = dx ? dx + at : NULL, .dw = dw,
+                                          .x_row = sh * d->in_w * 16, .x_px = sw * 16, .rows = rows, .pixels = pixels, .keep = keep};
             job->k->depthwise->grad(&g);
             return;
         }
     } else taps.taps_h = 0, taps.row = s->list, taps.row_step = 0;
     if (!dx) return;
-    const gap_depthwise_rows r = {.taps = taps, .w = w, .y = dx + at, .y_row = sh * d->in_w * 16, .y_px = sw * 16, .rows = rows, .pixels = pixels, .keep = keep};
+    const gap_depthwise_rows r = {.taps = taps, .ahead = *ahead, .w = w, .y = dx + at, .y_row = sh * d->in_w * 16, .y_px = sw * 16, .rows = rows,
+                                  .pixels = pixels, .keep = keep};
     job->k->depthwise->rows(&r);
 }
 
@@ -280,44 +309,104 @@ static const float *back_input(const back_job *job, const ring *s, int64_t n, in
     return s->x;
 }
 
-static void back_plane(const back_job *job, ring *s, int64_t n, int64_t block, float *dw) {
+/* What comes after input row r1: the planes' next rows, or the next plane. Asked for by the last phase, for all of them. */
+static void back_ahead(const back_job *job, const ring *s, const gap_prologue *pro, const float *dy, const float *din, int64_t n, int64_t block,
+                       int64_t r1, gap_depthwise_ahead *ahead) {
     const gap_depthwise *d = job->d;
-    const float *dy = job->dy->x + (n * job->dy->blocks + block) * job->dy->plane;
-    float *din = job->din ? job->din->y + (n * job->din->blocks + block) * job->din->plane : NULL;
-    const gap_prologue pro = gap_source_at(job->dy, n, block);
-    const int64_t reach = (d->kernel[0] - 1) * d->dilation[0], sh = d->stride[0];
-    s->loaded = 0;
-    for (int64_t piece = 0, r0 = 0, r1; r0 < d->in_h; piece++, r0 = r1) {
-        r1 = gap_min64(d->in_h, r0 + d->in_piece);
-        const int64_t lo = floor_div(r0 + d->pad[0] - reach, sh);
-        ring_fill(s, dy, &pro, lo, floor_div(r1 - 1 + d->pad[0], sh) + 1);
-        const float *x = dw ? back_input(job, s, n, block, r0, r1) : NULL, *w = job->w + block * d->taps * 16;
-        int64_t seen = 0;
-        for (int64_t a = 0; a < sh; a++) {
-            const gap_depthwise_phase h = phase_of(d, 0, a);
-            for (int64_t b = 0; b < d->stride[1]; b++) {
-                const gap_depthwise_phase v = phase_of(d, 1, b);
-                back_phase(job, s, r0, r1, lo, a, b, x, din ? din + r0 * d->in_w * 16 : NULL, w + seen * 16, dw ? dw + seen * 16 : NULL, &h, &v);
-                seen += h.n * v.n;
-            }
-        }
-        if (din) finish(job->k->stream, job->din, n, block, piece, r0, d->in_w, r1 - r0);
+    const int64_t at = s->loaded * d->out_w * 16, in = r1 * d->in_w * 16, plane = n * d->blocks + block;
+    const int64_t per_pixel = job->whole ? 1 : d->stride[0] * d->stride[1]; /* a phase has its share of the pixels only */
+    ahead_add(ahead, dy + at, 1);
+    ahead_add(ahead, gap_shift_(pro->z, at), 1);
+    ahead_add(ahead, gap_shift_(pro->residual, at), 1);
+    if (job->parts) ahead_add(ahead, job->x->x + plane * job->x->plane + in, per_pixel);
+    if (!din) return;
+    ahead_add(ahead, din + in, per_pixel);
+    if (job->din->epi.out) ahead_add(ahead, job->din->epi.out + plane * job->din->plane + in, per_pixel);
+    else if (!job->parts && job->din->epi.z) ahead_add(ahead, job->din->epi.z + plane * job->din->plane + in, per_pixel);
+}
+
+/* Input rows [r0, r1) in one kernel call; false, with nothing done, where the kernels have none. */
+static bool back_whole(const back_job *job, const ring *s, const gap_prologue *pro, int64_t n, int64_t block, float *din, float *dw, int64_t r0,
+                       int64_t r1, int64_t lo, float *sums) {
+    const gap_depthwise *d = job->d;
+    const gap_depthwise_phase h = phase_of(d, 0, 0), v = phase_of(d, 1, 0);
+    const gap_epilogue e = gap_sink_at(job->din, n, block, 0, 0);
+    const int64_t at = r0 * d->in_w * 16;
+    const int64_t stride = d->stride[0], row = stride == 1 ? h.first + r0 : r0 / 2;
+    gap_depthwise_grad g = {.taps = {.row = s->list + (row - lo), .row_step = 1, .row_tap = h.step, .first = (v.first - s->r->first) * 16, .px = 16,
+                                     .col_tap = v.step * 16, .taps_h = (int)h.n, .taps_w = (int)v.n},
+                            .w = job->w + block * d->taps * 16, .x = e.z + at, .dx = din + at, .dw = dw, .x_row = d->in_w * 16, .x_px = 16,
+                            .rows = r1 - r0, .pixels = d->in_w};
+    const gap_depthwise_mask m = {.act = e.act, .act_arg = e.act_arg, .scale = e.scale, .shift = e.shift, .mean = e.mean, .sums = sums,
+                                  .pixel = r0 % d->in_piece * d->in_w, .stride = stride, .odd = r0 % 2};
+    back_ahead(job, s, pro, job->dy->x + (n * job->dy->blocks + block) * job->dy->plane, din, n, block, r1, &g.ahead);
+    return job->k->depthwise->grad_masked(&g, &m);
+}
+
+/* The four chains of each sum of a piece, added as kernels/fuse.h says. */
+static void put_sums(const float *chains, const gap_epilogue *e) {
+    for (int c = 0; c < 16; c++) {
+        const float *s = chains + c, *q = s + 64;
+        e->sums[c] = (s[0] + s[16]) + (s[32] + s[48]);
+        e->sums[e->sums_second + c] = (q[0] + q[16]) + (q[32] + q[48]);
     }
 }
 
+/* Input rows [r0, r1) of a plane: din (NULL: not wanted) is that plane. True: finished too, its sums being added to `sums`
+ * (chains of a piece; NULL: do not try). */
+static bool back_rows(const back_job *job, ring *s, const gap_prologue *pro, int64_t n, int64_t block, float *din, float *dw, int64_t r0, int64_t r1,
+                      float *sums) {
+    const gap_depthwise *d = job->d;
+    const float *dy = job->dy->x + (n * job->dy->blocks + block) * job->dy->plane, *w = job->w + block * d->taps * 16;
+    const int64_t reach = (d->kernel[0] - 1) * d->dilation[0], sh = d->stride[0], sw = d->stride[1], lo = floor_div(r0 + d->pad[0] - reach, sh);
+    ring_fill(s, dy, pro, lo, floor_div(r1 - 1 + d->pad[0], sh) + 1);
+    if (sums && back_whole(job, s, pro, n, block, din, dw, r0, r1, lo, sums)) return true;
+    const float *x = dw ? back_input(job, s, n, block, r0, r1) : NULL;
+    int64_t seen = 0;
+    for (int64_t a = 0; a < sh; a++)
+        for (int64_t b = 0; b < sw; b++) {
+            const gap_depthwise_phase h = phase_of(d, 0, a), v = phase_of(d, 1, b);
+            gap_depthwise_ahead ahead = {.n = 0};
+            if (a == sh - 1 && b == sw - 1) back_ahead(job, s, pro, dy, din, n, block, r1, &ahead);
+            back_phase(job, s, r0, r1, lo, a, b, x, din ? din + r0 * d->in_w * 16 : NULL, w + seen * 16, dw ? dw + seen * 16 : NULL, &h, &v, &ahead);
+            seen += h.n * v.n;
+        }
+    return false;
+}
+
+static void back_plane(const back_job *job, ring *s, int64_t n, int64_t block, float *dw) {
+    const gap_depthwise *d = job->d;
+    float *din = job->din ? job->din->y + (n * job->din->blocks + block) * job->din->plane : NULL;
+    const gap_prologue pro = gap_source_at(job->dy, n, block);
+    s->loaded = 0;
+    for (int64_t piece = 0, r0 = 0, r1; r0 < d->in_h; piece++, r0 = r1) {
+        r1 = gap_min64(d->in_h, r0 + d->in_piece);
+        _Alignas(64) float chains[128] = {0};
+        bool finished = false;
+        for (int64_t r = r0; r < r1; r += d->in_step)
+            finished = back_rows(job, s, &pro, n, block, din, dw, r, gap_min64(r1, r + d->in_step), job->whole ? chains : NULL);
+        if (finished) {
+            const gap_epilogue e = gap_sink_at(job->din, n, block, piece, r0 * d->in_w);
+            put_sums(chains, &e);
+        } else if (din) finish(job->k->stream, job->din, n, block, piece, r0, d->in_w, r1 - r0);
+    }
+}
+
+/* A chunk of images against a group of blocks, in the order in which they lie in memory. */
 static void back_chunk(void *arg, int64_t unit, int thread) {
     back_job *job = arg;
     const gap_depthwise *d = job->d;
-    const int64_t block = unit % d->blocks, part = d->taps * 16;
-    float *dw = job->parts ? job->parts + unit * part : NULL;
+    const int64_t group = unit % d->groups, chunk = unit / d->groups, b0 = d->blocks * group / d->groups, b1 = d->blocks * (group + 1) / d->groups;
+    float *dw = job->parts ? job->parts + chunk * part_floats(d) : NULL; /* (blocks, taps, 16) */
     int64_t begin, end;
     int slot;
-    gap_reduce_range(job->capacity, d->chunks, (int)(unit / d->blocks), job->n, &begin, &end);
-    if (dw) memset(dw, 0, (size_t)part * sizeof *dw);
+    gap_reduce_range(job->capacity, d->chunks, (int)chunk, job->n, &begin, &end);
+    if (dw) memset(dw + b0 * d->taps * 16, 0, (size_t)((b1 - b0) * d->taps * 16) * sizeof *dw);
     if (begin >= end) return;
     void *scratch = gap_scratch_take(&job->scratch, thread, &slot);
     ring s = ring_begin(&d->dout, job->k->stream, scratch, x_pixels(d), d->out_h, d->out_w);
-    for (int64_t n = begin; n < end; n++) back_plane(job, &s, n, block, dw);
+    for (int64_t n = begin; n < end; n++)
+        for (int64_t b = b0; b < b1; b++) back_plane(job, &s, n, b, dw ? dw + b * d->taps * 16 : NULL);
     gap_scratch_give(&job->scratch, slot);
 }
 
@@ -337,15 +426,26 @@ static void back_sum(void *arg, int64_t block, int thread) {
         }
 }
 
+/* x and the mask are formed of the same values in the same way. */
+static bool whole(const gap_depthwise *d, const gap_source *x, const gap_sink *din) {
+    const gap_prologue *p = &x->pro;
+    const gap_epilogue *e = &din->epi;
+    const bool half = d->stride[0] == 2 && d->stride[1] == 2 && d->kernel[0] == 3 && d->kernel[1] == 3 && d->pad[0] == 1 && d->pad[1] == 1 &&
+                      d->dilation[0] == 1 && d->dilation[1] == 1;
+    return (half || (d->stride[0] == 1 && d->stride[1] == 1)) && e->kind == GAP_EPILOGUE_MASK && e->sums && e->z == x->x && !e->out && !e->z2 &&
+           e->scale && !din->add && e->scale == p->scale && e->shift == p->shift && e->act == p->act && !p->z && !p->residual && !p->gate;
+}
+
 gap_status gap_depthwise_back(const gap_depthwise *d, const gap_op_ctx *ctx, const void *derived, const gap_source *x, const gap_source *dy,
                               const gap_sink *din, float *dw, bool dw_add, int slots) {
     const float *base = derived;
     const sections s = sections_of(d);
     unsigned char *work = ctx->workspace;
-    back_job job = {.d = d, .k = ctx->kernels, .x = x, .dy = dy, .din = din, .w = base + s.back, .place = (const int32_t *)(const void *)(base + s.place), .parts = dw ? (float *)(void *)work : NULL, .dw = dw, .dw_add = dw_add,
-                    .n = ctx->n, .capacity = ctx->capacity};
+    back_job job = {.d = d, .k = ctx->kernels, .x = x, .dy = dy, .din = din, .w = base + s.back,
+                    .place = (const int32_t *)(const void *)(base + s.place), .parts = dw ? (float *)(void *)work : NULL, .dw = dw, .dw_add = dw_add, .n = ctx->n, .capacity = ctx->capacity};
     if (!din && !dw) return GAP_OK;
+    job.whole = din && dw && whole(d, x, din);
     gap_scratch_begin(&job.scratch, work + parts_bytes(d), ring_bytes(&d->dout, x_pixels(d)), slots);
-    const gap_status st = gap_parallel(d->chunks * d->blocks, back_chunk, &job);
+    const gap_status st = gap_parallel(d->chunks * d->groups, back_chunk, &job);
     return st == GAP_OK && dw ? gap_parallel(d->blocks, back_sum, &job) : st;
 }

@@ -1,13 +1,13 @@
 /* conv_depthwise.h — depthwise convolution: groups == in channels == out channels, blocked images. Used by ops/conv.c.
  *
- * Planes (image, block of 16 channels) are independent. Each is walked once, a piece of rows (gap_piece_rows) at a time: the
- * rows that a piece needs are loaded through the prologue into a ring of padded rows, the piece is computed, and the
- * epilogue is applied while it is in the first cache. Nothing but inputs and outputs travels through memory.
+ * Planes (image, block of 16 channels) are independent. Each is walked once, some rows at a time: what they need is loaded
+ * through the prologue into a ring of padded rows, they are computed, and when a piece (gap_piece_rows) is complete the
+ * epilogue is applied while that is in the cache. Nothing but inputs and outputs travels through memory.
  *
  * Order of summation (a function of shape only): an output is one chain from bias or 0 over (kh, kw); an input gradient one
  * chain from 0 over the taps that reach it, (kh, kw) falling; where a sink adds, the chain begins with what is there.
- * A weight gradient: for each piece of the *input* plane one chain per tap over the input pixels in row order, pieces and
- * images added in order within a chunk of images (gap_reduce_chunks), chunks added in order. Zeros of padding are terms of
+ * A weight gradient: for each step (in_step rows of the *input* plane) one chain per tap over the input pixels in row order, steps
+ * and images added in order within a chunk of images (gap_reduce_chunks), chunks added in order. Zeros of padding are terms of
  * these chains.
  */
 #ifndef GAP_OPS_CONV_DEPTHWISE_H
@@ -30,7 +30,9 @@ typedef struct { int64_t n, kernel, kernel_step, first, step; } gap_depthwise_ph
 typedef struct {
     int64_t c, blocks, in_h, in_w, out_h, out_w, taps;
     int64_t kernel[2], stride[2], pad[2], dilation[2];
-    int64_t in_piece, out_piece;      /* rows */
+    int64_t in_piece, out_piece;      /* rows of a piece of sums */
+    int64_t in_step, out_step;        /* rows that are computed at a time: what the first cache holds */
+    int64_t groups;                   /* backward: units across the blocks of a chunk */
     int64_t bands;                    /* forward: units of a plane, whole pieces each */
     int chunks;                       /* of images, for the weight gradient */
     gap_depthwise_ring in, dout;      /* forward's input, backward's output gradient */
