@@ -9,9 +9,6 @@
 /* Asks for the cache line at p, to be read or to be written: a hint, which may point anywhere. */
 #define GAP_PREFETCH(p) __builtin_prefetch((p), 0, 2)
 #define GAP_PREFETCH_WRITE(p) __builtin_prefetch((p), 1, 2)
-/* Keeps a 512-bit value in the register it was loaded into, where gcc would rather load it again at each use. */
-#define GAP_HOLD(v) __asm__("" : "+v"(v))
-
 /* An exported row or function is still hidden from the dynamic linker: only bind/ exports a symbol. */
 #define GAP_COUNTOF(a) ((int)(sizeof(a) / sizeof((a)[0])))
 

@@ -69,9 +69,10 @@ typedef struct {
 typedef struct {
     void (*rows)(const gap_depthwise_rows *r);
     void (*grad)(const gap_depthwise_grad *g);
-    /* grad with x and dx as said above. With stride 2 a call takes all four phases of the rows: w and dw hold the taps phase by
-     * phase ((even, even), (even, odd), (odd, even), (odd, odd) rows and columns), row[0] is the row of d at half the first row. False where this set has no form for these taps, activation or call (dx, dw needed, no
-     * keep): nothing is done, and the parts one after another give the same bits. */
+    /* grad with x and dx as said above; dx and dw must be given, keep not. With stride 2 a call takes all four phases of the
+     * rows: w and dw hold the taps phase by phase (rows and columns: even even, even odd, odd even, odd odd), and row[0] is
+     * the row of d at half the first row. False where this set has no form for these taps or this activation: nothing is
+     * done then, and the parts one after another give the same bits. */
     bool (*grad_masked)(const gap_depthwise_grad *g, const gap_depthwise_mask *m);
     /* sum[t*16 + lane] += parts[k*part + t*16 + lane] for k < n in order; t < taps. */
     void (*add)(float *sum, const float *parts, int64_t part, int n, int64_t taps);

@@ -286,14 +286,15 @@ static void back_phase(const back_job *job, const ring *s, int64_t r0, int64_t r
         taps.row = s->list + (h->first + (first - a) / sh - lo);
         taps.first = (v->first - s->r->first) * 16;
         if (dw) {
-            const gap_depthwise_grad g = {.taps = taps, .ahead = *ahead, .w = w, .x = x + at, .dx = dx ? dx + at : NULL, .dw = dw, .x_row = sh * d->in_w * 16,
-                                          .x_px = sw * 16, .rows = rows, .pixels = pixels, .keep = keep};
+            const gap_depthwise_grad g = {.taps = taps, .ahead = *ahead, .w = w, .x = x + at, .dx = dx ? dx + at : NULL, .dw = dw,
+                                          .x_row = sh * d->in_w * 16, .x_px = sw * 16, .rows = rows, .pixels = pixels, .keep = keep};
             job->k->depthwise->grad(&g);
             return;
         }
     } else taps.taps_h = 0, taps.row = s->list, taps.row_step = 0;
     if (!dx) return;
-    const gap_depthwise_rows r = {.taps = taps, .ahead = *ahead, .w = w, .y = dx + at, .y_row = sh * d->in_w * 16, .y_px = sw * 16, .rows = rows, .pixels = pixels, .keep = keep};
+    const gap_depthwise_rows r = {.taps = taps, .ahead = *ahead, .w = w, .y = dx + at, .y_row = sh * d->in_w * 16, .y_px = sw * 16, .rows = rows,
+                                  .pixels = pixels, .keep = keep};
     job->k->depthwise->rows(&r);
 }
 
@@ -431,8 +432,8 @@ static bool whole(const gap_depthwise *d, const gap_source *x, const gap_sink *d
     const gap_epilogue *e = &din->epi;
     const bool half = d->stride[0] == 2 && d->stride[1] == 2 && d->kernel[0] == 3 && d->kernel[1] == 3 && d->pad[0] == 1 && d->pad[1] == 1 &&
                       d->dilation[0] == 1 && d->dilation[1] == 1;
-    return (half || (d->stride[0] == 1 && d->stride[1] == 1)) && e->kind == GAP_EPILOGUE_MASK && e->sums && e->z == x->x && !e->out && !e->z2 && e->scale && !din->add &&
-           e->scale == p->scale && e->shift == p->shift && e->act == p->act && !p->z && !p->residual && !p->gate;
+    return (half || (d->stride[0] == 1 && d->stride[1] == 1)) && e->kind == GAP_EPILOGUE_MASK && e->sums && e->z == x->x && !e->out && !e->z2 &&
+           e->scale && !din->add && e->scale == p->scale && e->shift == p->shift && e->act == p->act && !p->z && !p->residual && !p->gate;
 }
 
 gap_status gap_depthwise_back(const gap_depthwise *d, const gap_op_ctx *ctx, const void *derived, const gap_source *x, const gap_source *dy,
@@ -440,8 +441,8 @@ gap_status gap_depthwise_back(const gap_depthwise *d, const gap_op_ctx *ctx, con
     const float *base = derived;
     const sections s = sections_of(d);
     unsigned char *work = ctx->workspace;
-    back_job job = {.d = d, .k = ctx->kernels, .x = x, .dy = dy, .din = din, .w = base + s.back, .place = (const int32_t *)(const void *)(base + s.place), .parts = dw ? (float *)(void *)work : NULL, .dw = dw, .dw_add = dw_add,
-                    .n = ctx->n, .capacity = ctx->capacity};
+    back_job job = {.d = d, .k = ctx->kernels, .x = x, .dy = dy, .din = din, .w = base + s.back,
+                    .place = (const int32_t *)(const void *)(base + s.place), .parts = dw ? (float *)(void *)work : NULL, .dw = dw, .dw_add = dw_add, .n = ctx->n, .capacity = ctx->capacity};
     if (!din && !dw) return GAP_OK;
     job.whole = din && dw && whole(d, x, din);
     gap_scratch_begin(&job.scratch, work + parts_bytes(d), ring_bytes(&d->dout, x_pixels(d)), slots);
