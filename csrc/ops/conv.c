@@ -15,7 +15,7 @@ enum { PLAN_METHOD, PLAN_TILE, PLAN_SLOTS, PLAN_TRAINING, PLAN_GATE_SUMS /* in w
 
 bool gap_conv_reads_pixels(const gap_op *op) {
     const gap_conv_attr *a = GAP_ATTR_CONST(op, gap_conv_attr);
-    return a->groups == 1 && !a->fuse.apply;
+    return a->groups == 1 && !a->fuse.apply && a->fuse.gate == 0;
 }
 
 static gap_status infer(gap_op *op, const gap_desc *in, gap_desc *out) {
