@@ -5,10 +5,11 @@
 #include "core/shape.h"
 #include "ops/conv_depthwise.h"
 #include "ops/conv_plan.h"
+#include "ops/conv_pointwise.h"
 #include "ops/conv_winograd.h"
 #include "ops/norm.h"
 
-typedef enum { METHOD_DIRECT, METHOD_WINOGRAD, METHOD_DEPTHWISE, METHOD_BLAS } conv_method;
+typedef enum { METHOD_DIRECT, METHOD_WINOGRAD, METHOD_DEPTHWISE, METHOD_POINTWISE, METHOD_BLAS } conv_method;
 
 /* attr->plan[]: what prepare settled. PLAN_TILE: outputs of a Winograd tile's side. */
 enum { PLAN_METHOD, PLAN_TILE, PLAN_SLOTS, PLAN_TRAINING };
@@ -44,6 +45,7 @@ static conv_method choose(const gap_op *op, const gap_op_env *env, int *tile) {
     gap_wino_tile which = GAP_WINO_NONE;
     if (env->kernels->blas != NULL) return METHOD_BLAS;
     if (gap_depthwise_fits(op)) return METHOD_DEPTHWISE;
+    if (gap_pointwise_fits(op)) return METHOD_POINTWISE;
     if (!gap_wino_fits(op, env->precision, &which)) return METHOD_DIRECT;
     *tile = (int)which;
     return METHOD_WINOGRAD;
@@ -62,6 +64,7 @@ typedef struct {
     conv_pass direct, direct_back;
     gap_wino wino, wino_back;
     gap_depthwise depthwise;
+    gap_pointwise pointwise;
     size_t table, backward, derived_bytes; /* in op->derived: forward's data stand first */
 } conv_setup;
 
@@ -81,6 +84,10 @@ static void set_up(conv_setup *s, const gap_op *op, int64_t capacity) {
     case METHOD_DEPTHWISE:
         gap_depthwise_plan(&s->depthwise, op, capacity);
         forward = gap_depthwise_derived_bytes(&s->depthwise); /* of both directions */
+        break;
+    case METHOD_POINTWISE:
+        gap_pointwise_plan(&s->pointwise, op, capacity);
+        forward = gap_pointwise_derived_bytes(&s->pointwise); /* likewise */
         break;
     case METHOD_WINOGRAD:
         gap_wino_plan(&s->wino, op, false, planned(op, PLAN_TILE), capacity);
@@ -112,6 +119,7 @@ static size_t workspace_bytes(const conv_setup *s, const gap_op *op, const gap_o
     switch (s->method) {
     case METHOD_BLAS: return gap_conv_blas_bytes(&s->direct, env->capacity, env->training, s->slots);
     case METHOD_DEPTHWISE: bytes = gap_depthwise_workspace_bytes(&s->depthwise, env->training, s->slots); break;
+    case METHOD_POINTWISE: bytes = gap_pointwise_workspace_bytes(&s->pointwise, env->training, s->slots); break;
     case METHOD_WINOGRAD:
         bytes = gap_wino_workspace_bytes(&s->wino, s->slots);
         if (back) at_least(&bytes, gap_wino_workspace_bytes(&s->wino_back, s->slots));
@@ -159,6 +167,7 @@ static gap_status derive(const gap_op *op, const gap_op_ctx *ctx) {
     if (s.method == METHOD_BLAS) return GAP_OK;
     derive_table(op, ctx, (float *)(void *)(derived + s.table));
     if (s.method == METHOD_DEPTHWISE) return gap_depthwise_derive(&s.depthwise, weight, bias, derived);
+    if (s.method == METHOD_POINTWISE) return gap_pointwise_derive(&s.pointwise, weight, bias, derived);
     if (s.method == METHOD_WINOGRAD) {
         GAP_TRY(gap_wino_derive(&s.wino, weight, bias, derived, ctx));
         if (wants_backward(op)) GAP_TRY(gap_wino_derive(&s.wino_back, weight, NULL, derived + s.backward, ctx));
@@ -238,6 +247,7 @@ static gap_status forward(const gap_op *op, const gap_op_ctx *ctx) {
     switch (s.method) {
     case METHOD_BLAS: return gap_conv_blas_forward(&s.direct, ctx, has_bias, s.slots);
     case METHOD_DEPTHWISE: return gap_depthwise_run(&s.depthwise, ctx, derived, &in, &out, has_bias, s.slots);
+    case METHOD_POINTWISE: return gap_pointwise_run(&s.pointwise, ctx, derived, &in, &out, has_bias, s.slots);
     case METHOD_WINOGRAD: return gap_wino_run(&s.wino, ctx, derived, &in, &out, has_bias, s.slots);
     case METHOD_DIRECT: break;
     }
@@ -277,13 +287,15 @@ static gap_status backward(const gap_op *op, const gap_op_ctx *ctx) {
     }
     if (s.method == METHOD_DEPTHWISE)
         return gap_depthwise_back(&s.depthwise, ctx, ctx->derived, &x, &dy, dx, ctx->dweight[0], ctx->dweight_add, s.slots);
+    if (s.method == METHOD_POINTWISE)
+        return gap_pointwise_back(&s.pointwise, ctx, ctx->derived, &x, &dy, dx, ctx->dweight[0], ctx->dweight_add, s.slots);
     return s.method == METHOD_WINOGRAD ? backward_winograd(&s, ctx, &x, &dy, dx) : backward_direct(&s, ctx, &x, &dy, dx);
 done:
     return st;
 }
 
 static void describe(const gap_op *op, char *text, size_t bytes) {
-    static const char *const names[] = {"direct", "Winograd", "depthwise", "im2col + sgemm"};
+    static const char *const names[] = {"direct", "Winograd", "depthwise", "pointwise", "im2col + sgemm"};
     const gap_conv_fuse *f = &GAP_ATTR_CONST(op, gap_conv_attr)->fuse;
     const int method = planned(op, PLAN_METHOD), m = planned(op, PLAN_TILE);
     char tile[24] = "";
