@@ -5,10 +5,11 @@
 #include "core/shape.h"
 #include "ops/conv_depthwise.h"
 #include "ops/conv_plan.h"
+#include "ops/conv_pointwise.h"
 #include "ops/conv_winograd.h"
 #include "ops/norm.h"
 
-typedef enum { METHOD_DIRECT, METHOD_WINOGRAD, METHOD_DEPTHWISE, METHOD_BLAS } conv_method;
+typedef enum { METHOD_DIRECT, METHOD_WINOGRAD, METHOD_DEPTHWISE, METHOD_POINTWISE, METHOD_BLAS } conv_method;
 
 /* attr->plan[]: what prepare settled. PLAN_TILE: outputs of a Winograd tile's side. */
 enum { PLAN_METHOD, PLAN_TILE, PLAN_SLOTS, PLAN_TRAINING, PLAN_GATE_SUMS /* in workspace, units of GAP_ALIGN */ };
@@ -44,6 +45,7 @@ static conv_method choose(const gap_op *op, const gap_op_env *env, int *tile) {
     gap_wino_tile which = GAP_WINO_NONE;
     if (env->kernels->blas != NULL) return METHOD_BLAS;
     if (gap_depthwise_fits(op)) return METHOD_DEPTHWISE;
+    if (gap_pointwise_fits(op)) return METHOD_POINTWISE;
     if (!gap_wino_fits(op, env->precision, &which)) return METHOD_DIRECT;
     *tile = (int)which;
     return METHOD_WINOGRAD;
@@ -65,6 +67,7 @@ typedef struct {
     conv_pass direct, direct_back;
     gap_wino wino, wino_back;
     gap_depthwise depthwise;
+    gap_pointwise pointwise;
     size_t table, backward, derived_bytes; /* in op->derived: forward's data stand first */
 } conv_setup;
 
@@ -91,12 +94,14 @@ static void set_up(conv_setup *s, const gap_op *op, int64_t capacity) {
         gap_depthwise_plan(&s->depthwise, op, capacity);
         forward = gap_depthwise_derived_bytes(&s->depthwise); /* of both directions */
         break;
+    case METHOD_POINTWISE:
+        gap_pointwise_plan(&s->pointwise, op, capacity);
+        forward = gap_pointwise_derived_bytes(&s->pointwise); /* likewise */
+        break;
     case METHOD_WINOGRAD:
         gap_wino_plan(&s->wino, op, false, planned(op, PLAN_TILE), capacity);
-        forward = gap_wino_derived_bytes(&s->wino);
-        if (!back) break;
-        gap_wino_plan(&s->wino_back, op, true, planned(op, PLAN_TILE), capacity);
-        backward = gap_wino_derived_bytes(&s->wino_back);
+        if (back) gap_wino_plan(&s->wino_back, op, true, planned(op, PLAN_TILE), capacity);
+        if (!planned(op, PLAN_TRAINING)) forward = gap_wino_derived_bytes(&s->wino);
         break;
     case METHOD_DIRECT:
         gap_conv_pass(&s->direct, op, false, capacity, forward_packed(op));
@@ -114,6 +119,9 @@ static void at_least(size_t *bytes, size_t need) {
     if (*bytes < need) *bytes = need;
 }
 
+/* In training transformed weights are four times the weights and good for one pass: they stand at the start of the workspace. */
+static size_t transformed_bytes(const gap_wino *w) { return gap_scratch_round(gap_wino_derived_bytes(w)); }
+
 static size_t workspace_bytes(const conv_setup *s, const gap_op *op, const gap_op_env *env) {
     const bool back = wants_backward(op);
     size_t bytes = 0;
@@ -121,10 +129,13 @@ static size_t workspace_bytes(const conv_setup *s, const gap_op *op, const gap_o
     switch (s->method) {
     case METHOD_BLAS: return gap_conv_blas_bytes(&s->direct, env->capacity, env->training, s->slots);
     case METHOD_DEPTHWISE: bytes = gap_depthwise_workspace_bytes(&s->depthwise, env->training, s->slots); break;
+    case METHOD_POINTWISE: bytes = gap_pointwise_workspace_bytes(&s->pointwise, env->training, s->slots); break;
     case METHOD_WINOGRAD:
         bytes = gap_wino_workspace_bytes(&s->wino, s->slots);
-        if (back) at_least(&bytes, gap_wino_workspace_bytes(&s->wino_back, s->slots));
-        if (env->training) at_least(&bytes, gap_wino_grad_bytes(&s->wino, s->slots));
+        if (!env->training) break;
+        bytes += transformed_bytes(&s->wino);
+        if (back) at_least(&bytes, transformed_bytes(&s->wino_back) + gap_wino_workspace_bytes(&s->wino_back, s->slots));
+        at_least(&bytes, gap_wino_grad_bytes(&s->wino, s->slots));
         break;
     case METHOD_DIRECT:
         bytes = gap_scratch_round(s->direct.scratch_bytes) * (size_t)s->slots;
@@ -170,11 +181,8 @@ static gap_status derive(const gap_op *op, const gap_op_ctx *ctx) {
     if (s.method == METHOD_BLAS) return GAP_OK;
     derive_table(op, ctx, (float *)(void *)(derived + s.table));
     if (s.method == METHOD_DEPTHWISE) return gap_depthwise_derive(&s.depthwise, weight, bias, derived);
-    if (s.method == METHOD_WINOGRAD) {
-        GAP_TRY(gap_wino_derive(&s.wino, weight, bias, derived, ctx));
-        if (wants_backward(op)) GAP_TRY(gap_wino_derive(&s.wino_back, weight, NULL, derived + s.backward, ctx));
-        return GAP_OK;
-    }
+    if (s.method == METHOD_POINTWISE) return gap_pointwise_derive(&s.pointwise, weight, bias, derived);
+    if (s.method == METHOD_WINOGRAD) return ctx->training ? GAP_OK : gap_wino_derive(&s.wino, weight, bias, derived, ctx);
     conv_derived d = gap_conv_sections(&s.direct, 0);
     GAP_TRY(gap_conv_derive(&s.direct, &d, derived, weight, bias));
     if (wants_backward(op)) {
@@ -272,6 +280,17 @@ static gap_sink input_gradient(const gap_op *op, const gap_op_ctx *ctx) {
 
 /* ---- the passes ---- */
 
+/* A Winograd pass of a training step: its weights are transformed first, into the workspace. */
+static gap_status run_transformed(const gap_wino *w, const gap_op_ctx *ctx, const gap_source *in, const gap_sink *out, const float *bias, int slots) {
+    gap_status st = GAP_OK;
+    gap_op_ctx rest = *ctx;
+    rest.workspace = (unsigned char *)ctx->workspace + transformed_bytes(w);
+    GAP_TRY(gap_wino_derive(w, ctx->weight[0], bias, ctx->workspace, ctx));
+    GAP_TRY(gap_wino_run(w, &rest, ctx->workspace, in, out, bias != NULL, slots));
+done:
+    return st;
+}
+
 static gap_status forward(const gap_op *op, const gap_op_ctx *ctx) {
     const unsigned char *derived = ctx->derived;
     const bool has_bias = op->weight[1] >= 0;
@@ -282,7 +301,10 @@ static gap_status forward(const gap_op *op, const gap_op_ctx *ctx) {
     switch (s.method) {
     case METHOD_BLAS: return gap_conv_blas_forward(&s.direct, ctx, has_bias, s.slots);
     case METHOD_DEPTHWISE: return gap_depthwise_run(&s.depthwise, ctx, derived, &in, &out, has_bias, s.slots);
-    case METHOD_WINOGRAD: return gap_wino_run(&s.wino, ctx, derived, &in, &out, has_bias, s.slots);
+    case METHOD_POINTWISE: return gap_pointwise_run(&s.pointwise, ctx, derived, &in, &out, has_bias, s.slots);
+    case METHOD_WINOGRAD:
+        if (ctx->training) return run_transformed(&s.wino, ctx, &in, &out, has_bias ? ctx->weight[1] : NULL, s.slots);
+        return gap_wino_run(&s.wino, ctx, derived, &in, &out, has_bias, s.slots);
     case METHOD_DIRECT: break;
     }
     const conv_derived d = gap_conv_sections(&s.direct, 0);
@@ -301,7 +323,7 @@ done:
 static gap_status backward_winograd(const conv_setup *s, const gap_op_ctx *ctx, const gap_source *x, const gap_source *dy, const gap_sink *dx) {
     gap_status st = GAP_OK;
     if (ctx->dweight[0]) GAP_TRY(gap_wino_grad(&s->wino, ctx, x, dy, ctx->dweight[0], ctx->dweight_add, s->slots));
-    if (dx != NULL) GAP_TRY(gap_wino_run(&s->wino_back, ctx, (const unsigned char *)ctx->derived + s->backward, dy, dx, false, s->slots));
+    if (dx != NULL) GAP_TRY(run_transformed(&s->wino_back, ctx, dy, dx, NULL, s->slots));
 done:
     return st;
 }
@@ -319,16 +341,20 @@ static gap_status backward(const gap_op *op, const gap_op_ctx *ctx) {
         gap_conv_shape(&shape, op);
         GAP_TRY(gap_conv_bias(&shape, ctx, &dy, s.slots));
     }
-    if (s.method == METHOD_DEPTHWISE)
-        return gap_depthwise_back(&s.depthwise, ctx, ctx->derived, &x, &dy, dx, ctx->dweight[0], ctx->dweight_add, s.slots);
-    GAP_TRY(s.method == METHOD_WINOGRAD ? backward_winograd(&s, ctx, &x, &dy, dx) : backward_direct(&s, ctx, &x, &dy, dx));
+    switch (s.method) {
+    case METHOD_DEPTHWISE: GAP_TRY(gap_depthwise_back(&s.depthwise, ctx, ctx->derived, &x, &dy, dx, ctx->dweight[0], ctx->dweight_add, s.slots)); break;
+    case METHOD_POINTWISE: GAP_TRY(gap_pointwise_back(&s.pointwise, ctx, ctx->derived, &x, &dy, dx, ctx->dweight[0], ctx->dweight_add, s.slots)); break;
+    case METHOD_WINOGRAD: GAP_TRY(backward_winograd(&s, ctx, &x, &dy, dx)); break;
+    case METHOD_DIRECT: GAP_TRY(backward_direct(&s, ctx, &x, &dy, dx)); break;
+    case METHOD_BLAS: break;
+    }
     GAP_TRY(gate_gradient(op, ctx));
 done:
     return st;
 }
 
 static void describe(const gap_op *op, char *text, size_t bytes) {
-    static const char *const names[] = {"direct", "Winograd", "depthwise", "im2col + sgemm"};
+    static const char *const names[] = {"direct", "Winograd", "depthwise", "pointwise", "im2col + sgemm"};
     const gap_conv_fuse *f = &GAP_ATTR_CONST(op, gap_conv_attr)->fuse;
     const int method = planned(op, PLAN_METHOD), m = planned(op, PLAN_TILE);
     char tile[24] = "";

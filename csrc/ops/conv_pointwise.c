@@ -1,0 +1,313 @@
+/* conv_pointwise.c — the plan, packed weights, loading and products; the forward pass. */
+#include "ops/conv_pointwise.h"
+
+#include <string.h>
+
+#include "kernels/conv.h"
+#include "kernels/stream.h"
+#include "ops/scratch.h"
+
+#define LOADED ((int64_t)256 << 10) /* bytes of input in scratch: what stays in the second cache beside weights and output */
+#define UNITS_PER_THREAD 4
+
+/* ---- plan ---- */
+
+bool gap_pointwise_fits(const gap_op *op) {
+    const gap_conv_attr *a = GAP_ATTR_CONST(op, gap_conv_attr);
+    const gap_desc *x = &op->in_desc[0];
+    return x->layout == GAP_BLOCKED && x->cb == 16 && a->groups == 1 && a->kernel[0] == 1 && a->kernel[1] == 1 && a->padding[0] == 0 && a->padding[1] == 0;
+}
+
+/* What of the output's gradient is in scratch at once: a whole piece, if it fits, so that the input's blocks may pass by it one
+ * after another; else a segment of it; else only some blocks of that. */
+static void plan_tile(gap_pointwise *p, int64_t band) {
+    const int64_t vectors = LOADED / 64;
+    p->tile = p->out_blocks * p->images * band <= vectors ? band : p->segment;
+    const int64_t fits = vectors * 3 / 2 / (p->images * p->tile) / POINTWISE_CHAIN * POINTWISE_CHAIN;
+    p->group = gap_min64(p->out_blocks, gap_max64(fits, POINTWISE_CHAIN));
+}
+
+void gap_pointwise_plan(gap_pointwise *p, const gap_op *op, int64_t capacity) {
+    const gap_conv_attr *a = GAP_ATTR_CONST(op, gap_conv_attr);
+    const gap_desc *x = &op->in_desc[0], *y = &op->out_desc[0];
+    memset(p, 0, sizeof *p);
+    p->in_c = x->dim[0], p->in_blocks = gap_ceil_div(p->in_c, 16), p->in_h = x->dim[1], p->in_w = x->dim[2];
+    p->out_c = y->dim[0], p->out_blocks = gap_ceil_div(p->out_c, 16), p->out_h = y->dim[1], p->out_w = y->dim[2];
+    p->stride[0] = a->stride[0], p->stride[1] = a->stride[1];
+    p->in_piece = gap_piece_rows(p->in_h, p->in_w), p->out_piece = gap_piece_rows(p->out_h, p->out_w);
+    const int64_t band = gap_ceil_div(p->in_piece, p->stride[0]) * p->out_w;
+    p->images = p->in_piece == p->in_h ? gap_max64(1, POINTWISE_SEGMENT / band) : 1;
+    p->segment = gap_ceil_div(band, gap_ceil_div(band, POINTWISE_SEGMENT));
+    p->wide = p->out_h * p->out_w <= 6 ? 4 : 2;
+    const int64_t segments = gap_ceil_div(capacity, p->images);
+    p->chunks = gap_reduce_chunks(segments, (size_t)(p->in_blocks * p->out_blocks) * 1024);
+    plan_tile(p, band);
+}
+
+/* ---- weights ---- */
+
+/* Sections of `derived`, in floats: weights (out block, in block, 16 in, 16 out), bias (out blocks, 16), weights (in block, out
+ * block, 16 out, 16 in). */
+typedef struct { int64_t bias, back, total; } sections;
+
+static sections sections_of(const gap_pointwise *p) {
+    const int64_t w = p->in_blocks * p->out_blocks * 256;
+    return (sections){w, w + p->out_blocks * 16, w + p->out_blocks * 16 + w};
+}
+size_t gap_pointwise_derived_bytes(const gap_pointwise *p) { return (size_t)sections_of(p).total * sizeof(float); }
+const float *gap_pointwise_back_weights(const gap_pointwise *p, const void *derived) { return (const float *)derived + sections_of(p).back; }
+
+typedef struct {
+    const gap_pointwise *p;
+    const float *weight, *bias; /* (OC, C), (OC) */
+    float *derived;
+} derive_job;
+
+static void derive_block(void *arg, int64_t o, int thread) {
+    (void)thread;
+    const derive_job *job = arg;
+    const gap_pointwise *p = job->p;
+    const sections s = sections_of(p);
+    const int64_t rows = gap_min64(16, p->out_c - o * 16);
+    float *bias = job->derived + s.bias + o * 16;
+    for (int64_t l = 0; l < 16; l++) bias[l] = job->bias && l < rows ? job->bias[o * 16 + l] : 0.0f;
+    for (int64_t b = 0; b < p->in_blocks; b++) {
+        const int64_t cols = gap_min64(16, p->in_c - b * 16);
+        float *ahead = job->derived + (o * p->in_blocks + b) * 256, *back = job->derived + s.back + (b * p->out_blocks + o) * 256;
+        memset(ahead, 0, 1024), memset(back, 0, 1024);
+        for (int64_t l = 0; l < rows; l++) {
+            const float *from = job->weight + (o * 16 + l) * p->in_c + b * 16;
+            for (int64_t k = 0; k < cols; k++) back[l * 16 + k] = ahead[k * 16 + l] = from[k];
+        }
+    }
+}
+
+gap_status gap_pointwise_derive(const gap_pointwise *p, const float *weight, const float *bias, void *derived) {
+    derive_job job = {p, weight, bias, derived};
+    return gap_parallel_sized(p->out_blocks, derive_block, &job, gap_ns_of_floats(4 * p->in_c * p->out_c));
+}
+
+/* ---- loading ---- */
+
+gap_pointwise_side gap_pointwise_input(const gap_pointwise *p, const gap_source *x) {
+    return (gap_pointwise_side){x, p->in_w, p->out_w, {p->stride[0], p->stride[1]}};
+}
+gap_pointwise_side gap_pointwise_output(const gap_pointwise *p, const gap_source *dy) { return (gap_pointwise_side){dy, p->out_w, p->out_w, {1, 1}}; }
+
+static bool strided(const int64_t stride[2]) { return stride[0] > 1 || stride[1] > 1; }
+bool gap_pointwise_in_place(const gap_pointwise_side *side) { return gap_source_plain(side->s) && !strided(side->stride); }
+int64_t gap_pointwise_scratch(int64_t w, int64_t vectors) { return (vectors + w) * 16; }
+
+static gap_prologue behind(const gap_prologue *pro, int64_t pixel) {
+    gap_prologue q = *pro;
+    q.z = gap_shift_(q.z, pixel * 16), q.residual = gap_shift_(q.residual, pixel * 16);
+    return q;
+}
+
+/* Pixels [p0, p1) of the output's plane, row by row: each row's span through the prologue, of which every stride-th counts. */
+static void gather(const gap_stream_kernels *k, const gap_pointwise_side *side, const gap_prologue *pro, const float *x, int64_t p0, int64_t p1,
+                   float *to, float *row) {
+    const int64_t w = side->grid_w, step = side->stride[1];
+    for (int64_t p = p0, next; p < p1; p = next) {
+        next = gap_min64(p1, (p / w + 1) * w);
+        const int64_t at = p / w * side->stride[0] * side->w + p % w * step;
+        const float *from = x + at * 16; /* (span, 16) */
+        if (!gap_source_plain(side->s)) {
+            const gap_prologue q = behind(pro, at);
+            k->map((next - p - 1) * step + 1, from, &q, row, false);
+            from = row;
+        }
+        for (int64_t j = p; j < next; j++, to += 16, from += step * 16) memcpy(to, from, 64);
+    }
+}
+
+gap_pointwise_view gap_pointwise_load(const gap_stream_kernels *k, const gap_pointwise_side *side, const gap_pointwise_box *box, float *scratch) {
+    const gap_source *s = side->s;
+    const int64_t pixels = box->p1 - box->p0, images = box->n1 - box->n0;
+    if (gap_pointwise_in_place(side))
+        return (gap_pointwise_view){s->x + (box->n0 * s->blocks + box->b0) * s->plane + box->p0 * 16, s->blocks * s->plane, s->plane};
+    const gap_pointwise_view v = {scratch, pixels * 16, images * pixels * 16};
+    float *row = scratch + (box->b1 - box->b0) * v.block;
+    for (int64_t b = box->b0; b < box->b1; b++)
+        for (int64_t n = box->n0; n < box->n1; n++) {
+            const gap_prologue pro = gap_source_at(s, n, b);
+            const float *x = s->x + (n * s->blocks + b) * s->plane;
+            float *to = scratch + (b - box->b0) * v.block + (n - box->n0) * v.image;
+            if (strided(side->stride)) {
+                gather(k, side, &pro, x, box->p0, box->p1, to, row);
+            } else {
+                const gap_prologue q = behind(&pro, box->p0);
+                k->map(pixels, x + box->p0 * 16, &q, to, false);
+            }
+        }
+    return v;
+}
+
+/* ---- products ---- */
+
+gap_pointwise_goal gap_pointwise_forward(const gap_pointwise *p, const gap_sink *out) {
+    return (gap_pointwise_goal){out, p->out_h, p->out_w, p->out_h, p->out_w, {1, 1}, p->out_piece};
+}
+gap_pointwise_goal gap_pointwise_backward(const gap_pointwise *p, const gap_sink *dx) {
+    return (gap_pointwise_goal){dx, p->in_h, p->in_w, p->out_h, p->out_w, {p->stride[0], p->stride[1]}, p->in_piece};
+}
+
+int64_t gap_pointwise_bands(const gap_pointwise_goal *g) { return gap_ceil_div(g->h, g->piece); }
+
+void gap_pointwise_band(const gap_pointwise_goal *g, int64_t band, int64_t *p0, int64_t *p1) {
+    const int64_t r0 = gap_min64(g->h, band * g->piece), r1 = gap_min64(g->h, r0 + g->piece);
+    *p0 = gap_min64(g->grid_h, gap_ceil_div(r0, g->stride[0])) * g->grid_w, *p1 = gap_min64(g->grid_h, gap_ceil_div(r1, g->stride[0])) * g->grid_w;
+}
+
+/* All pixels of a band begin as zeros: the products reach only some of them. */
+static void clear(const gap_pointwise_goal *g, const gap_pointwise_box *box, int64_t band) {
+    const gap_sink *s = g->s;
+    const int64_t r0 = band * g->piece, rows = gap_min64(g->h, r0 + g->piece) - r0;
+    for (int64_t n = box->n0; n < box->n1; n++)
+        for (int64_t b = box->b0; b < box->b1; b++)
+            memset(s->y + (n * s->blocks + b) * s->plane + r0 * g->w * 16, 0, (size_t)(rows * g->w) * 64);
+}
+
+static void finish(const gap_stream_kernels *k, const gap_pointwise_goal *g, const gap_pointwise_box *box, int64_t band) {
+    const gap_sink *s = g->s;
+    const int64_t r0 = band * g->piece, pixels = (gap_min64(g->h, r0 + g->piece) - r0) * g->w, at = r0 * g->w;
+    if (s->epi.kind == GAP_EPILOGUE_NONE) return;
+    for (int64_t n = box->n0; n < box->n1; n++)
+        for (int64_t b = box->b0; b < box->b1; b++) {
+            const gap_stream_finish f = {.y = s->y + (n * s->blocks + b) * s->plane + at * 16, .pixels = pixels, .piece = pixels,
+                                         .epi = gap_sink_at(s, n, b, band, at)};
+            k->finish(&f);
+        }
+}
+
+/* The kernel's rows, a chain of input blocks at a time, so that its weights stay in the first cache. */
+static void chains(const gap_conv_kernels *k, gap_conv_rows r, const gap_pointwise_product *m) {
+    for (int64_t g = 0; g < m->blocks; g += POINTWISE_CHAIN) {
+        r.blocks = (int)gap_min64(POINTWISE_CHAIN, m->blocks - g);
+        r.kc_last = g + r.blocks == m->blocks ? (int)m->last : 16;
+        k->rows(&r);
+        r.start = GAP_CONV_KEEP, r.a += r.blocks * r.a_block, r.w += r.blocks * 256;
+    }
+}
+
+/* Pixels that do not lie side by side in the goal: row by row. */
+static void scatter(const gap_conv_kernels *k, const gap_pointwise_goal *g, const gap_pointwise_box *box, gap_conv_rows r, const gap_pointwise_product *m) {
+    const float *a = r.a;
+    float *y = r.y; /* the plane */
+    r.y_px = g->stride[1] * 16;
+    for (int64_t p = box->p0, next; p < box->p1; p = next) {
+        const int64_t i = p / g->grid_w, j = p % g->grid_w, rows = j ? 0 : (box->p1 - p) / g->grid_w;
+        next = gap_min64(box->p1, (i + gap_max64(1, rows)) * g->grid_w);
+        r.pixels = rows ? g->grid_w : next - p, r.rows = gap_max64(1, rows);
+        r.a_row = g->grid_w * 16, r.y_row = g->stride[0] * g->w * 16;
+        r.a = a + (p - box->p0) * 16, r.y = y + (i * g->stride[0] * g->w + j * g->stride[1]) * 16;
+        chains(k, r, m);
+    }
+}
+
+void gap_pointwise_multiply(const gap_kernels *k, const gap_pointwise_goal *g, const gap_pointwise_box *box, const gap_pointwise_product *m) {
+    static const int64_t here[1] = {0};
+    const gap_sink *s = g->s;
+    const int64_t image = s->blocks * s->plane, pixels = box->p1 - box->p0, images = box->n1 - box->n0;
+    const bool keep = s->add || !m->first, sparse = strided(g->stride);
+    int64_t p0, p1;
+    gap_pointwise_band(g, m->band, &p0, &p1);
+    if (sparse && !keep && box->p0 == p0) clear(g, box, m->band);
+    gap_conv_rows r = {.a = m->a.at, .a_px = 16, .a_row = m->a.image, .a_block = m->a.block, .off = here, .taps = 1, .kc = 16, .chain = POINTWISE_CHAIN,
+                       .w = m->w, .w_tap = 256, .w_block = 256, .w_oc = m->w_oc, .y = s->y + box->n0 * image + box->b0 * s->plane, .y_px = 16,
+                       .y_row = image, .y_oc = s->plane, .pixels = pixels, .rows = images, .oc_blocks = (int)(box->b1 - box->b0),
+                       .start = keep ? GAP_CONV_KEEP : m->bias ? GAP_CONV_BIAS : GAP_CONV_ZERO, .bias = m->bias};
+    if (pixels == 1 && g->h * g->w == 1) { /* a pixel per image: the images make the row */
+        r.a_px = m->a.image, r.y_px = image, r.pixels = images, r.rows = 1;
+        chains(k->conv, r, m);
+    } else if (!sparse) {
+        r.y += box->p0 * 16;
+        chains(k->conv, r, m);
+    } else {
+        for (int64_t n = 0; n < images && pixels > 0; n++) {
+            gap_conv_rows one = r;
+            one.a += n * m->a.image, one.y += n * image;
+            scatter(k->conv, g, box, one, m);
+        }
+    }
+    if (m->final && box->p1 == p1) finish(k->stream, g, box, m->band);
+}
+
+/* ---- one product over everything ---- */
+
+typedef struct {
+    const gap_kernels *k;
+    const gap_pointwise_side *in;
+    const gap_pointwise_goal *goal;
+    int64_t in_c, in_blocks, n;
+    const float *w, *bias;
+    int64_t images, bands, parts, group, wide; /* images of a unit, units across bands and output blocks; input blocks at once */
+    gap_scratch scratch;
+} all_job;
+
+static void all_unit(void *arg, int64_t unit, int thread) {
+    all_job *job = arg;
+    const gap_pointwise_goal *g = job->goal;
+    const int64_t part = unit % job->parts, band = unit / job->parts % job->bands, n0 = unit / job->parts / job->bands * job->images;
+    const int64_t o0 = g->s->blocks * part / job->parts, o1 = g->s->blocks * (part + 1) / job->parts;
+    gap_pointwise_box from = {.n0 = n0, .n1 = gap_min64(job->n, n0 + job->images)};
+    int slot;
+    float *scratch = gap_scratch_take(&job->scratch, thread, &slot);
+    gap_pointwise_band(g, band, &from.p0, &from.p1);
+    for (; from.b0 < job->in_blocks; from.b0 = from.b1) {
+        from.b1 = gap_min64(job->in_blocks, from.b0 + job->group);
+        const bool final = from.b1 == job->in_blocks;
+        gap_pointwise_product m = {.a = gap_pointwise_load(job->k->stream, job->in, &from, scratch), .blocks = from.b1 - from.b0,
+                                   .last = final ? job->in_c - (job->in_blocks - 1) * 16 : 16, .w_oc = job->in_blocks * 256, .band = band,
+                                   .first = from.b0 == 0, .final = final};
+        gap_pointwise_box to = from;
+        for (to.b0 = o0; to.b0 < o1; to.b0 = to.b1) {
+            to.b1 = gap_min64(o1, to.b0 + job->wide);
+            m.w = job->w + to.b0 * m.w_oc + from.b0 * 256, m.bias = job->bias ? job->bias + to.b0 * 16 : NULL;
+            gap_pointwise_multiply(job->k, g, &to, &m);
+        }
+    }
+    gap_scratch_give(&job->scratch, slot);
+}
+
+/* Pixels of an image in the largest band. */
+static int64_t band_pixels(const gap_pointwise_goal *g) { return gap_ceil_div(g->piece, g->stride[0]) * g->grid_w; }
+/* The most images that a unit takes, and input blocks at once, where they are loaded. */
+static int64_t most_images(const gap_pointwise_goal *g) { return g->piece == g->h ? gap_max64(1, 256 / band_pixels(g)) : 1; }
+static int64_t most_blocks(const gap_pointwise_goal *g, int64_t blocks) {
+    const int64_t fits = LOADED / 64 / (most_images(g) * band_pixels(g));
+    return fits >= blocks ? blocks : gap_min64(blocks, gap_max64(1, fits / POINTWISE_CHAIN) * POINTWISE_CHAIN);
+}
+static size_t all_bytes(const gap_pointwise_goal *g, int64_t blocks, int64_t w) {
+    return (size_t)gap_pointwise_scratch(w, most_images(g) * band_pixels(g) * most_blocks(g, blocks)) * sizeof(float);
+}
+
+gap_status gap_pointwise_all(const gap_op_ctx *ctx, const gap_pointwise_side *in, const gap_pointwise_goal *goal, int64_t in_c, const float *w,
+                             const float *bias, int slots) {
+    const int64_t pixels = band_pixels(goal), want = UNITS_PER_THREAD * gap_threads_get();
+    all_job job = {.k = ctx->kernels, .in = in, .goal = goal, .in_c = in_c, .in_blocks = in->s->blocks, .n = ctx->n, .w = w, .bias = bias,
+                   .images = gap_min64(ctx->n, most_images(goal)), .bands = gap_pointwise_bands(goal), .wide = pixels <= 6 ? 4 : 2};
+    while (job.images > 1 && job.images * pixels >= 56 && gap_ceil_div(ctx->n, job.images) * job.bands < want) job.images = (job.images + 1) / 2;
+    const int64_t units = gap_ceil_div(ctx->n, job.images) * job.bands;
+    job.parts = gap_min64(gap_ceil_div(want, units), gap_ceil_div(goal->s->blocks, 4));
+    job.group = gap_pointwise_in_place(in) ? job.in_blocks : most_blocks(goal, job.in_blocks);
+    gap_scratch_begin(&job.scratch, ctx->workspace, all_bytes(goal, job.in_blocks, in->w), slots);
+    return gap_parallel_sized(units * job.parts, all_unit, &job, gap_ns_of_fmas(ctx->n * goal->grid_h * goal->grid_w * in_c * goal->s->blocks * 16));
+}
+
+gap_status gap_pointwise_run(const gap_pointwise *p, const gap_op_ctx *ctx, const void *derived, const gap_source *in, const gap_sink *out,
+                             bool has_bias, int slots) {
+    const float *w = derived;
+    const gap_pointwise_side side = gap_pointwise_input(p, in);
+    const gap_pointwise_goal goal = gap_pointwise_forward(p, out);
+    return gap_pointwise_all(ctx, &side, &goal, p->in_c, w, has_bias ? w + sections_of(p).bias : NULL, slots);
+}
+
+size_t gap_pointwise_workspace_bytes(const gap_pointwise *p, bool training, int slots) {
+    const gap_pointwise_goal ahead = gap_pointwise_forward(p, NULL), back = gap_pointwise_backward(p, NULL);
+    size_t bytes = gap_scratch_round(all_bytes(&ahead, p->in_blocks, p->in_w)) * (size_t)slots;
+    if (!training) return bytes;
+    const size_t other = gap_scratch_round(all_bytes(&back, p->out_blocks, p->out_w)) * (size_t)slots, grad = gap_pointwise_grad_bytes(p, slots);
+    if (bytes < other) bytes = other;
+    return bytes < grad ? grad : bytes;
+}

@@ -1,0 +1,173 @@
+/* conv_pointwise_grad.c — backward: both gradients in one sweep over the output's gradient, or one of them alone. */
+#include <string.h>
+
+#include "kernels/conv.h"
+#include "kernels/stream.h"
+#include "ops/conv_pointwise.h"
+#include "ops/scratch.h"
+
+#define SLICE ((int64_t)512 << 10) /* bytes of weights and partial sums that a unit works on */
+#define UNITS_PER_THREAD 4
+
+typedef struct {
+    const gap_pointwise *p;
+    const gap_kernels *k;
+    gap_pointwise_side x, dy;
+    gap_pointwise_goal dx;        /* s NULL: not wanted */
+    const float *w;               /* (in block, out block, 16 out, 16 in) */
+    float *parts;                 /* (chunks, in block, out block, 16 in, 16 out) */
+    float *dw;                    /* (OC, C) */
+    bool dw_add;
+    int64_t n, capacity, b_parts, o_parts; /* units across input and output blocks */
+    gap_scratch scratch;
+} back_job;
+
+static int64_t part_floats(const gap_pointwise *p) { return p->in_blocks * p->out_blocks * 256; }
+static size_t parts_bytes(const gap_pointwise *p) { return gap_scratch_round((size_t)(p->chunks * part_floats(p)) * sizeof(float)); }
+static int64_t dy_floats(const gap_pointwise *p) { return gap_pointwise_scratch(0, p->group * p->images * p->tile); }
+static size_t unit_bytes(const gap_pointwise *p) {
+    return (size_t)(dy_floats(p) + gap_pointwise_scratch(p->in_w, p->wide * p->images * p->segment)) * sizeof(float);
+}
+size_t gap_pointwise_grad_bytes(const gap_pointwise *p, int slots) { return parts_bytes(p) + gap_scratch_round(unit_bytes(p)) * (size_t)slots; }
+
+/* Of a chunk's pass over its images: where it is. The tile's pixels are those of box; b0 and b1, o0 and o1 bound the unit. */
+typedef struct {
+    gap_pointwise_box box;
+    int64_t band, p0, p1;         /* and its pixels */
+    int64_t b0, b1, o0, o1, end;
+} place;
+
+static bool next_tile(const back_job *job, place *at) {
+    const gap_pointwise *p = job->p;
+    gap_pointwise_box *box = &at->box;
+    if (box->p1 == at->p1) {
+        if (++at->band == gap_pointwise_bands(&job->dx)) at->band = 0, box->n0 = box->n1, box->n1 = gap_min64(at->end, box->n0 + p->images);
+        if (box->n0 >= at->end) return false;
+        gap_pointwise_band(&job->dx, at->band, &at->p0, &at->p1);
+        box->p1 = at->p0;
+    }
+    box->p0 = box->p1, box->p1 = gap_min64(at->p1, box->p0 + p->tile);
+    return true;
+}
+
+/* Adds the tile's products of input blocks [b0, b1) with output blocks of `d` to their partial sums, segment by segment. */
+static void add_products(const back_job *job, const place *at, int64_t b0, int64_t b1, int64_t o0, int64_t o1, const gap_pointwise_view *d,
+                         float *scratch, float *part) {
+    const gap_pointwise *p = job->p;
+    gap_pointwise_box box = {.n0 = at->box.n0, .n1 = at->box.n1, .b0 = b0, .b1 = b1};
+    for (box.p0 = at->box.p0; box.p0 < at->box.p1; box.p0 = box.p1) {
+        box.p1 = gap_min64(at->box.p1, box.p0 + p->segment);
+        const gap_pointwise_view x = gap_pointwise_load(job->k->stream, &job->x, &box, scratch);
+        for (int64_t b = b0; b < b1; b++) {
+            const gap_conv_cols c = {.a = x.at + (b - b0) * x.block, .a_px = 16, .a_img = x.image, .d = d->at + (box.p0 - at->box.p0) * 16, .d_px = 16,
+                                     .d_img = d->image, .d_oc = d->block, .pixels = box.p1 - box.p0, .rows = 1, .images = box.n1 - box.n0,
+                                     .m = (int)gap_min64(16, p->in_c - b * 16), .oc_blocks = (int)(o1 - o0),
+                                     .dw = part + (b * p->out_blocks + o0) * 256, .dw_k = 16, .dw_oc = 256};
+            job->k->conv->cols(&c);
+        }
+    }
+}
+
+static void back_tile(const back_job *job, const place *at, float *scratch, float *part) {
+    const gap_pointwise *p = job->p;
+    gap_pointwise_box from = at->box;
+    for (int64_t o = at->o0, next; o < at->o1; o = next) {
+        next = gap_min64(at->o1, o + p->group);
+        from.b0 = o, from.b1 = next;
+        const gap_pointwise_view d = gap_pointwise_load(job->k->stream, &job->dy, &from, scratch);
+        gap_pointwise_product m = {.a = d, .blocks = next - o, .last = next == p->out_blocks ? p->out_c - (next - 1) * 16 : 16,
+                                   .w_oc = p->out_blocks * 256, .band = at->band, .first = o == 0, .final = next == p->out_blocks};
+        gap_pointwise_box to = at->box;
+        for (to.b0 = at->b0; to.b0 < at->b1; to.b0 = to.b1) {
+            to.b1 = gap_min64(at->b1, to.b0 + p->wide);
+            add_products(job, at, to.b0, to.b1, o, next, &d, scratch + dy_floats(p), part);
+            m.w = job->w + to.b0 * m.w_oc + o * 256;
+            if (job->dx.s) gap_pointwise_multiply(job->k, &job->dx, &to, &m);
+        }
+    }
+}
+
+static void back_unit(void *arg, int64_t unit, int thread) {
+    back_job *job = arg;
+    const gap_pointwise *p = job->p;
+    const int64_t o = unit % job->o_parts, b = unit / job->o_parts % job->b_parts;
+    const int chunk = (int)(unit / job->o_parts / job->b_parts);
+    float *part = job->parts + chunk * part_floats(p);
+    place at = {.b0 = p->in_blocks * b / job->b_parts, .b1 = p->in_blocks * (b + 1) / job->b_parts,
+                .o0 = p->out_blocks * o / job->o_parts, .o1 = p->out_blocks * (o + 1) / job->o_parts};
+    int64_t begin;
+    int slot;
+    gap_reduce_range(job->capacity, p->chunks, chunk, job->n, &begin, &at.end);
+    for (int64_t k = at.b0; k < at.b1; k++) memset(part + (k * p->out_blocks + at.o0) * 256, 0, (size_t)(at.o1 - at.o0) * 1024);
+    float *scratch = gap_scratch_take(&job->scratch, thread, &slot);
+    at.box.n0 = begin, at.box.n1 = gap_min64(at.end, begin + p->images);
+    if (begin < at.end) {
+        gap_pointwise_band(&job->dx, 0, &at.p0, &at.p1);
+        at.box.p1 = gap_min64(at.p1, p->tile);
+        do back_tile(job, &at, scratch, part);
+        while (next_tile(job, &at));
+    }
+    gap_scratch_give(&job->scratch, slot);
+}
+
+/* dw of an output block: its partial sums, chunk by chunk. */
+static void sum_block(void *arg, int64_t o, int thread) {
+    (void)thread;
+    const back_job *job = arg;
+    const gap_pointwise *p = job->p;
+    const int64_t rows = gap_min64(16, p->out_c - o * 16);
+    for (int64_t b = 0; b < p->in_blocks; b++) {
+        const int64_t cols = gap_min64(16, p->in_c - b * 16);
+        float *sum = job->parts + (b * p->out_blocks + o) * 256, *to = job->dw + o * 16 * p->in_c + b * 16;
+        for (int c = 1; c < p->chunks; c++) {
+            const float *more = sum + c * part_floats(p);
+            for (int64_t i = 0; i < 256; i++) sum[i] += more[i];
+        }
+        for (int64_t l = 0; l < rows; l++)
+            for (int64_t k = 0; k < cols; k++) {
+                const float v = sum[k * 16 + l];
+                to[l * p->in_c + k] = job->dw_add ? to[l * p->in_c + k] + v : v;
+            }
+    }
+}
+
+/* Cuts each chunk across input blocks until a unit's weights and sums fit a cache and the units suffice; where the output's gradient is
+ * read for the weights alone, across output blocks too. False: too few units for the threads. */
+static bool cut_units(back_job *job) {
+    const gap_pointwise *p = job->p;
+    const int64_t most = gap_ceil_div(p->in_blocks, p->wide), want = UNITS_PER_THREAD * gap_threads_get();
+    job->b_parts = gap_min64(most, gap_ceil_div(2 * part_floats(p) * 4, SLICE));
+    if (p->chunks * job->b_parts < want) job->b_parts = gap_min64(most, gap_ceil_div(want, p->chunks));
+    job->o_parts = 1;
+    if (!job->dx.s) job->o_parts = gap_min64(gap_ceil_div(p->out_blocks, 4), gap_ceil_div(want, p->chunks * job->b_parts));
+    return p->chunks * job->b_parts * job->o_parts >= gap_threads_get();
+}
+
+static gap_status back_weights(back_job *job) {
+    const gap_pointwise *p = job->p;
+    const int64_t fmas = job->n * p->out_h * p->out_w * p->in_c * p->out_blocks * 16;
+    const gap_status st = gap_parallel_sized(p->chunks * job->b_parts * job->o_parts, back_unit, job, gap_ns_of_fmas(job->dx.s ? 2 * fmas : fmas));
+    return st != GAP_OK ? st : gap_parallel_sized(p->out_blocks, sum_block, job, gap_ns_of_floats((p->chunks + 2) * part_floats(p)));
+}
+
+gap_status gap_pointwise_back(const gap_pointwise *p, const gap_op_ctx *ctx, const void *derived, const gap_source *x, const gap_source *dy,
+                              const gap_sink *dx, float *dw, bool dw_add, int slots) {
+    gap_status st = GAP_OK;
+    bool apart = dw == NULL;
+    if (dw != NULL) {
+        back_job job = {.p = p, .k = ctx->kernels, .x = gap_pointwise_input(p, x), .dy = gap_pointwise_output(p, dy),
+                        .dx = gap_pointwise_backward(p, dx), .w = gap_pointwise_back_weights(p, derived), .parts = ctx->workspace, .dw = dw,
+                        .dw_add = dw_add, .n = ctx->n, .capacity = ctx->capacity};
+        apart = !cut_units(&job);
+        if (apart) job.dx.s = NULL, cut_units(&job);
+        gap_scratch_begin(&job.scratch, (unsigned char *)ctx->workspace + parts_bytes(p), unit_bytes(p), slots);
+        GAP_TRY(back_weights(&job));
+    }
+    if (dx != NULL && apart) {
+        const gap_pointwise_side side = gap_pointwise_output(p, dy);
+        const gap_pointwise_goal goal = gap_pointwise_backward(p, dx);
+        GAP_TRY(gap_pointwise_all(ctx, &side, &goal, p->out_c, gap_pointwise_back_weights(p, derived), NULL, slots));
+    }
+done:
+    return st;
+}
