@@ -12,7 +12,7 @@ import pytest
 
 import gapless as gl
 
-RULES = ["dead", "join", "act", "bn_sums", "bn_apply", "bn_fixed", "inplace", "share"]
+RULES = ["dead", "join", "act", "bn_sums", "bn_apply", "gate", "bn_fixed", "pixels", "inplace", "share"]
 MODELS = ["lenet", "resnet8", "resnet18"]
 
 # Three steps and an evaluation of each model, and what its two plans are made of.
@@ -28,12 +28,13 @@ def case(name):
     rng = np.random.default_rng(1)
     x = rng.standard_normal((3 * batch, channels, side, side), dtype=np.float32)
     y = rng.integers(0, 10, 3 * batch)
-    plan = gl.compile(net, gl.losses.CrossEntropy(), gl.optim.SGD(lr=0.0005), (batch, *x.shape[1:]))
+    shape, sgd = (batch, *x.shape[1:]), gl.optim.SGD(lr=0.0005)
+    plan = gl.compile(net, gl.losses.CrossEntropy(), sgd, shape, precision="precise")
     losses = []
     for k in range(3):
         n = batch - (k == 2)  # the last is short
         losses += plan.step(x[k * batch : k * batch + n], y[k * batch : k * batch + n]).losses.tolist()
-    evaluation = gl.compile(net, None, None, (batch, *x.shape[1:]))
+    evaluation = gl.compile(net, None, None, shape, precision="precise")
     return {
         "losses": losses,
         "logits": evaluation.forward(x[:batch]).ravel().tolist(),
