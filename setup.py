@@ -114,8 +114,7 @@ class Build(build_ext):
             sanitize = [
                 "-fsanitize=address,undefined",
                 "-fno-sanitize-recover=undefined",
-                "-g1",
-                "-fno-var-tracking",
+                "-g",
                 "-O1",
                 "-fno-omit-frame-pointer",
             ]
