@@ -9,4 +9,5 @@
 #define GRAD_ACC 7
 #define HOLD(v) ((void)0)
 #include "kernels/depthwise.inc"
+#include "kernels/isa_end.h"
 #endif

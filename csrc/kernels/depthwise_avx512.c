@@ -9,4 +9,5 @@
 #define GRAD_ACC 10
 #define HOLD(v) GAP_HOLD(v)
 #include "kernels/depthwise.inc"
+#include "kernels/isa_end.h"
 #endif

@@ -22,4 +22,5 @@ GAP_INLINE void sum4(const vf *a, float out[4]) {
 #define PRODUCT_ONE(DO) DO(1, 1) DO(2, 1) DO(3, 1) DO(4, 1) DO(5, 1) DO(6, 1)
 #define PRODUCT_NBS 4, 2, 1, 1, 1, 1 /* the same from 3 on: several tiles have 3 rows or more */
 #include "kernels/linear.inc"
+#include "kernels/isa_end.h"
 #endif

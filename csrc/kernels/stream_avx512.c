@@ -4,4 +4,5 @@
 #include "kernels/isa_avx512.h"
 #ifdef GAP_ISA
 #include "kernels/stream.inc"
+#include "kernels/isa_end.h"
 #endif

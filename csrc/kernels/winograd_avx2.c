@@ -8,4 +8,5 @@
 #define GRAM_M 6
 #define GRAM_NB 1
 #include "kernels/winograd.inc"
+#include "kernels/isa_end.h"
 #endif

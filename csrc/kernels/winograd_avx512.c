@@ -8,4 +8,5 @@
 #define GRAM_M 8
 #define GRAM_NB 2
 #include "kernels/winograd.inc"
+#include "kernels/isa_end.h"
 #endif
