@@ -50,6 +50,8 @@ typedef struct {
     int m, oc_blocks;
     float *dw;
     int64_t dw_k, dw_oc;
+    const float *ahead[2];        /* both or none: vectors that will be wanted next, fetched on the way; pixel p of row 0, image i */
+    int64_t ahead_img, ahead_oc;  /* and output block b: ahead[] + b*ahead_oc + i*ahead_img + p*16. Changes no result. */
 } gap_conv_cols;
 
 typedef struct {

@@ -6,8 +6,8 @@
 #include "ops/conv_pointwise.h"
 #include "ops/scratch.h"
 
-#define SLICE ((int64_t)512 << 10) /* bytes of weights and partial sums that a unit works on */
-#define UNITS_PER_THREAD 4
+#define SLICE ((int64_t)2 << 20) /* bytes of weights and partial sums that a unit works on: they pass by segment after segment */
+#define UNITS_PER_THREAD 2
 
 typedef struct {
     const gap_pointwise *p;
@@ -50,19 +50,29 @@ static bool next_tile(const back_job *job, place *at) {
     return true;
 }
 
+/* The output's gradient of the next tile is fetched while this one is worked on: `pixels` of it are. */
+static void look_ahead(const back_job *job, const gap_pointwise_box *next, int64_t o0, int64_t pixels, gap_conv_cols *c) {
+    const gap_source *s = job->dy.s;
+    const int64_t at = (next->n0 * s->blocks + o0) * s->plane + (next->p0 + pixels) * 16;
+    if (pixels >= next->p1 - next->p0) return;
+    c->ahead[0] = s->x + at, c->ahead[1] = s->pro.z ? s->pro.z + at : c->ahead[0];
+    c->ahead_img = s->blocks * s->plane, c->ahead_oc = s->plane;
+}
+
 /* Adds the tile's products of input blocks [b0, b1) with output blocks of `d` to their partial sums, segment by segment. */
 static void add_products(const back_job *job, const place *at, int64_t b0, int64_t b1, int64_t o0, int64_t o1, const gap_pointwise_view *d,
-                         float *scratch, float *part) {
+                         float *scratch, float *part, const place *after) {
     const gap_pointwise *p = job->p;
     gap_pointwise_box box = {.n0 = at->box.n0, .n1 = at->box.n1, .b0 = b0, .b1 = b1};
     for (box.p0 = at->box.p0; box.p0 < at->box.p1; box.p0 = box.p1) {
         box.p1 = gap_min64(at->box.p1, box.p0 + p->segment);
         const gap_pointwise_view x = gap_pointwise_load(job->k->stream, &job->x, &box, scratch);
         for (int64_t b = b0; b < b1; b++) {
-            const gap_conv_cols c = {.a = x.at + (b - b0) * x.block, .a_px = 16, .a_img = x.image, .d = d->at + (box.p0 - at->box.p0) * 16, .d_px = 16,
+            gap_conv_cols c = {.a = x.at + (b - b0) * x.block, .a_px = 16, .a_img = x.image, .d = d->at + (box.p0 - at->box.p0) * 16, .d_px = 16,
                                      .d_img = d->image, .d_oc = d->block, .pixels = box.p1 - box.p0, .rows = 1, .images = box.n1 - box.n0,
                                      .m = (int)gap_min64(16, p->in_c - b * 16), .oc_blocks = (int)(o1 - o0),
                                      .dw = part + (b * p->out_blocks + o0) * 256, .dw_k = 16, .dw_oc = 256};
+            if (after && b == at->b0) look_ahead(job, &after->box, o0, box.p0 - at->box.p0, &c);
             job->k->conv->cols(&c);
         }
     }
@@ -70,6 +80,8 @@ static void add_products(const back_job *job, const place *at, int64_t b0, int64
 
 static void back_tile(const back_job *job, const place *at, float *scratch, float *part) {
     const gap_pointwise *p = job->p;
+    place after = *at;
+    const bool more = next_tile(job, &after);
     gap_pointwise_box from = at->box;
     for (int64_t o = at->o0, next; o < at->o1; o = next) {
         next = gap_min64(at->o1, o + p->group);
@@ -80,7 +92,7 @@ static void back_tile(const back_job *job, const place *at, float *scratch, floa
         gap_pointwise_box to = at->box;
         for (to.b0 = at->b0; to.b0 < at->b1; to.b0 = to.b1) {
             to.b1 = gap_min64(at->b1, to.b0 + p->wide);
-            add_products(job, at, to.b0, to.b1, o, next, &d, scratch + dy_floats(p), part);
+            add_products(job, at, to.b0, to.b1, o, next, &d, scratch + dy_floats(p), part, more ? &after : NULL);
             m.w = job->w + to.b0 * m.w_oc + o * 256;
             if (job->dx.s) gap_pointwise_multiply(job->k, &job->dx, &to, &m);
         }
