@@ -14,7 +14,7 @@ typedef enum {
     GAP_ACT_HARDSWISH, GAP_ACT_HARDSIGMOID
 } gap_act;
 
-/* What a stored value x means to its reader, in this order; NULL parts are left out:
+/* What a stored value x means to its reader, in this order; NULL parts are left out, but z comes with scale, mean, b and c:
  *   u = fma(x, scale, shift)                                    BatchNorm's forward
  *   u = fma(x, scale, fma(z - mean, b, c))       where z        BatchNorm's backward: x is the gradient behind it
  *   u = u + residual, or u + fma(residual, residual_scale, residual_shift)
@@ -36,7 +36,8 @@ typedef enum { GAP_EPILOGUE_NONE = 0, GAP_EPILOGUE_SUMS, GAP_EPILOGUE_APPLY, GAP
  *          pivot (NULL: 0); and the sum of d^2 - S^2 / n, the squares about the piece's own mean. What is far from 0, or from
  *          the pivot, loses no digits so.
  *   APPLY  y = act(fma(y, scale, shift) + residual)
- *   MASK   y is the gradient behind act; y = y * act'(u), where act(u) is `out` when that is given, else u = fma(z, scale, shift)
+ *   MASK   y is the gradient behind act; y = y * act'(u), where act(u) is `out` when that is given (an act of
+ *          gap_act_from_output), else u = fma(z, scale, shift)
  *          (scale NULL: u = z); then sums of y and of y * (z - mean), and, where z2, of y * (z2 - mean2)
  *   GATE   y is the gradient behind a gate per channel on `out`; sums (one kind) of y * out, then y = y * gate
  * Sums of a plane are cut into pieces of whole rows (gap_piece_rows, by the plane's shape alone): within a piece pixel p
