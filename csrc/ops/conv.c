@@ -313,9 +313,12 @@ static gap_status forward(const gap_op *op, const gap_op_ctx *ctx) {
 
 static gap_status backward_direct(const conv_setup *s, const gap_op_ctx *ctx, const gap_source *x, const gap_source *dy, const gap_sink *dx) {
     gap_status st = GAP_OK;
-    const conv_derived d = gap_conv_sections(&s->direct, 0), e = gap_conv_sections(&s->direct_back, s->backward);
+    const conv_derived d = gap_conv_sections(&s->direct, 0);
     if (ctx->dweight[0]) GAP_TRY(gap_conv_grad(&s->direct, ctx, &d, x, dy, s->slots));
-    if (dx != NULL) GAP_TRY(gap_conv_run(&s->direct_back, ctx, &e, dy, dx, false, s->slots));
+    if (dx != NULL) {
+        const conv_derived e = gap_conv_sections(&s->direct_back, s->backward);
+        GAP_TRY(gap_conv_run(&s->direct_back, ctx, &e, dy, dx, false, s->slots));
+    }
 done:
     return st;
 }
