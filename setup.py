@@ -114,7 +114,8 @@ class Build(build_ext):
             sanitize = [
                 "-fsanitize=address,undefined",
                 "-fno-sanitize-recover=undefined",
-                "-g",
+                "-g1",
+                "-fno-var-tracking",
                 "-O1",
                 "-fno-omit-frame-pointer",
             ]

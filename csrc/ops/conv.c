@@ -62,7 +62,8 @@ typedef struct {
     conv_pass direct, direct_back;
     gap_wino wino, wino_back;
     gap_depthwise depthwise;
-    size_t table, backward, derived_bytes; /* in op->derived: forward's data stand first */
+    size_t table, backward;              /* in `derived`, behind the weights; in `derived_back`, behind what the weight gradient reads */
+    size_t derived_bytes, derived_back_bytes;
 } conv_setup;
 
 /* The table of the epilogue: the pivot of its sums, (padded), or fixed statistics, (rows, padded). */
@@ -74,7 +75,7 @@ static size_t table_bytes(const gap_op *op) {
 
 static void set_up(conv_setup *s, const gap_op *op, int64_t capacity) {
     const bool back = wants_backward(op);
-    s->method = (conv_method)planned(op, PLAN_METHOD), s->slots = planned(op, PLAN_SLOTS);
+    s->method = (conv_method)planned(op, PLAN_METHOD), s->slots = planned(op, PLAN_SLOTS), s->backward = 0;
     size_t forward = 0, backward = 0;
     switch (s->method) {
     case METHOD_BLAS: gap_conv_shape(&s->direct, op); break;
@@ -92,13 +93,15 @@ static void set_up(conv_setup *s, const gap_op *op, int64_t capacity) {
     case METHOD_DIRECT:
         gap_conv_pass(&s->direct, op, false, capacity, forward_packed(op));
         forward = gap_conv_sections(&s->direct, 0).total;
+        if (!planned(op, PLAN_TRAINING)) break;
+        s->backward = backward = gap_conv_sections(&s->direct, 0).w; /* the lists of taps stand in front of the weights */
         if (!back) break;
         gap_conv_pass(&s->direct_back, op, true, capacity, backward_packed(op));
-        backward = gap_conv_sections(&s->direct_back, 0).total;
+        backward = gap_conv_sections(&s->direct_back, s->backward).total;
         break;
     }
-    s->table = gap_scratch_round(forward), s->backward = s->table + table_bytes(op);
-    s->derived_bytes = s->backward + backward;
+    s->table = gap_scratch_round(forward);
+    s->derived_bytes = s->table + table_bytes(op), s->derived_back_bytes = backward;
 }
 
 static void at_least(size_t *bytes, size_t need) {
@@ -136,6 +139,7 @@ static gap_status prepare(gap_op *op, const gap_op_env *env) {
     a->plan[PLAN_METHOD] = (int)choose(op, env, &a->plan[PLAN_TILE]);
     set_up(&s, op, env->capacity);
     op->derived_bytes = s.method == METHOD_BLAS ? 0 : s.derived_bytes;
+    op->derived_back_bytes = s.derived_back_bytes;
     op->workspace_bytes = workspace_bytes(&s, op, env);
     return GAP_OK;
 }
@@ -150,26 +154,33 @@ static void derive_table(const gap_op *op, const gap_op_ctx *ctx, float *table) 
             table[c] = c < channels ? gap_norm_weight(op, ctx, GAP_CONV_NORM + GAP_NORM_RUNNING_MEAN, c, 0.0f) : 0.0f;
 }
 
+static gap_status derive_forward(const conv_setup *s, const gap_op *op, const gap_op_ctx *ctx) {
+    const float *weight = ctx->weight[0], *bias = op->weight[1] >= 0 ? ctx->weight[1] : NULL;
+    unsigned char *derived = ctx->derived;
+    derive_table(op, ctx, (float *)(void *)(derived + s->table));
+    if (s->method == METHOD_DEPTHWISE) return gap_depthwise_derive(&s->depthwise, weight, bias, derived);
+    if (s->method == METHOD_WINOGRAD) return gap_wino_derive(&s->wino, weight, bias, derived, ctx);
+    const conv_derived d = gap_conv_sections(&s->direct, 0);
+    return gap_conv_derive(&s->direct, &d, derived, weight, bias);
+}
+
+static gap_status derive_back(const conv_setup *s, const gap_op *op, const gap_op_ctx *ctx) {
+    unsigned char *derived = ctx->derived_back;
+    if (s->method == METHOD_WINOGRAD) return gap_wino_derive(&s->wino_back, ctx->weight[0], NULL, derived, ctx);
+    conv_derived d = gap_conv_sections(&s->direct, 0);
+    gap_conv_derive_lists(&s->direct, &d, derived);
+    if (!wants_backward(op)) return GAP_OK;
+    d = gap_conv_sections(&s->direct_back, s->backward);
+    return gap_conv_derive(&s->direct_back, &d, derived, ctx->weight[0], NULL);
+}
+
 static gap_status derive(const gap_op *op, const gap_op_ctx *ctx) {
     gap_status st = GAP_OK;
-    unsigned char *derived = ctx->derived;
-    const float *weight = ctx->weight[0], *bias = op->weight[1] >= 0 ? ctx->weight[1] : NULL;
     conv_setup s;
     set_up(&s, op, ctx->capacity);
     if (s.method == METHOD_BLAS) return GAP_OK;
-    derive_table(op, ctx, (float *)(void *)(derived + s.table));
-    if (s.method == METHOD_DEPTHWISE) return gap_depthwise_derive(&s.depthwise, weight, bias, derived);
-    if (s.method == METHOD_WINOGRAD) {
-        GAP_TRY(gap_wino_derive(&s.wino, weight, bias, derived, ctx));
-        if (wants_backward(op)) GAP_TRY(gap_wino_derive(&s.wino_back, weight, NULL, derived + s.backward, ctx));
-        return GAP_OK;
-    }
-    conv_derived d = gap_conv_sections(&s.direct, 0);
-    GAP_TRY(gap_conv_derive(&s.direct, &d, derived, weight, bias));
-    if (wants_backward(op)) {
-        d = gap_conv_sections(&s.direct_back, s.backward);
-        GAP_TRY(gap_conv_derive(&s.direct_back, &d, derived, weight, NULL));
-    }
+    if (ctx->derived != NULL) GAP_TRY(derive_forward(&s, op, ctx));
+    if (ctx->derived_back != NULL && s.derived_back_bytes > 0) GAP_TRY(derive_back(&s, op, ctx));
 done:
     return st;
 }
@@ -245,11 +256,17 @@ static gap_status forward(const gap_op *op, const gap_op_ctx *ctx) {
     return gap_conv_run(&s.direct, ctx, &d, &in, &out, has_bias, s.slots);
 }
 
+/* Both passes find what they read in derived_back. */
 static gap_status backward_direct(const conv_setup *s, const gap_op_ctx *ctx, const gap_source *x, const gap_source *dy, const gap_sink *dx) {
     gap_status st = GAP_OK;
-    const conv_derived d = gap_conv_sections(&s->direct, 0), e = gap_conv_sections(&s->direct_back, s->backward);
-    if (ctx->dweight[0]) GAP_TRY(gap_conv_grad(&s->direct, ctx, &d, x, dy, s->slots));
-    if (dx != NULL) GAP_TRY(gap_conv_run(&s->direct_back, ctx, &e, dy, dx, false, s->slots));
+    gap_op_ctx back = *ctx;
+    back.derived = ctx->derived_back;
+    const conv_derived d = gap_conv_sections(&s->direct, 0);
+    if (ctx->dweight[0]) GAP_TRY(gap_conv_grad(&s->direct, &back, &d, x, dy, s->slots));
+    if (dx != NULL) {
+        const conv_derived e = gap_conv_sections(&s->direct_back, s->backward);
+        GAP_TRY(gap_conv_run(&s->direct_back, &back, &e, dy, dx, false, s->slots));
+    }
 done:
     return st;
 }
@@ -257,7 +274,7 @@ done:
 static gap_status backward_winograd(const conv_setup *s, const gap_op_ctx *ctx, const gap_source *x, const gap_source *dy, const gap_sink *dx) {
     gap_status st = GAP_OK;
     if (ctx->dweight[0]) GAP_TRY(gap_wino_grad(&s->wino, ctx, x, dy, ctx->dweight[0], ctx->dweight_add, s->slots));
-    if (dx != NULL) GAP_TRY(gap_wino_run(&s->wino_back, ctx, (const unsigned char *)ctx->derived + s->backward, dy, dx, false, s->slots));
+    if (dx != NULL) GAP_TRY(gap_wino_run(&s->wino_back, ctx, ctx->derived_back, dy, dx, false, s->slots));
 done:
     return st;
 }
