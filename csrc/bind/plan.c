@@ -406,7 +406,7 @@ static PyObject *plan_gradients(PyObject *o, PyObject *unused) {
     const gap_store *s = self->store->store;
     bool any = false;
     for (int k = 0; k < s->n_entries; k++) any |= gap_plan_gradient(self->plan, k) != NULL;
-    if (!any) return PyErr_Format(PyExc_ValueError, "Plan: no gradients: no step has been taken, or the last one failed");
+    if (!any) return PyErr_Format(PyExc_ValueError, "Plan: no gradients before the first step, nor after one that failed");
     if (enter(self, false) < 0) return NULL;
     PyObject *d = PyDict_New();
     for (int k = 0; d != NULL && k < s->n_entries; k++) {

@@ -5,7 +5,7 @@
 
 /* ---- what a list looks like ---- */
 
-static const char *const rule_names[GAP_RULE_COUNT] = {"dead", "join", "act", "bn_sums", "bn_apply", "bn_fixed", "inplace", "share"};
+static const char *const rule_names[GAP_RULE_COUNT] = {"dead", "join", "act", "bn_sums", "bn_apply", "bn_fixed", "pixels", "inplace", "share"};
 
 static gap_status plan_under(gap_plan **p, const net *t, const gap_plan_options *o, const char *rules) {
     if (rules != NULL) setenv("GAPLESS_FUSE", rules, 1);
