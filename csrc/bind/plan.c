@@ -9,7 +9,7 @@ typedef struct {
     gap_plan *plan;
     gap_graph_object *graph; /* strong: the plan borrows what they own */
     gap_store_object *store;
-    PyObject *keep;          /* list: what the loss's long lists point into */
+    PyObject *keep;          /* list: what the loss's long lists and the names to recompute point into */
     const gap_kernels *kernels;
     gap_dtype input_dtype;
     int64_t capacity;
@@ -91,17 +91,42 @@ static int parse_loss(PyObject *loss, PyObject *keep, gap_plan_options *o) {
     return gap_bind_config_parse_keep(o->loss->name, o->loss->params, o->loss->n_params, config, keep, o->loss_cfg);
 }
 
+/* Names of layers: a sequence of str. The array and the strings live as long as `keep`. */
+static int parse_recompute(PyObject *names, PyObject *keep, gap_plan_options *o) {
+    if (names == Py_None) return 0;
+    PyObject *held = PySequence_Tuple(names);
+    if (held == NULL || PyUnicode_Check(names)) {
+        if (held != NULL) PyErr_SetString(PyExc_TypeError, "Plan: recompute must be a sequence of layer names");
+        Py_XDECREF(held);
+        return -1;
+    }
+    const Py_ssize_t n = PyTuple_GET_SIZE(held);
+    PyObject *array = PyBytes_FromStringAndSize(NULL, n * (Py_ssize_t)sizeof(char *));
+    int failed = array == NULL || n > INT32_MAX || PyList_Append(keep, held) < 0 || PyList_Append(keep, array) < 0;
+    for (Py_ssize_t k = 0; !failed && k < n; k++) {
+        const char *name = PyUnicode_Check(PyTuple_GET_ITEM(held, k)) ? PyUnicode_AsUTF8(PyTuple_GET_ITEM(held, k)) : NULL;
+        if (name == NULL && !PyErr_Occurred()) PyErr_SetString(PyExc_TypeError, "Plan: recompute must be a sequence of layer names");
+        failed = name == NULL;
+        memcpy(PyBytes_AS_STRING(array) + k * (Py_ssize_t)sizeof name, &name, sizeof name);
+    }
+    if (!failed) o->recompute = (const char *const *)(const void *)PyBytes_AS_STRING(array), o->n_recompute = (int)n;
+    Py_DECREF(held);
+    Py_XDECREF(array);
+    return failed ? -1 : 0;
+}
+
 static int parse_options(PyObject *args, PyObject *kwargs, gap_bind_state *state, gap_plan_options *o, PyObject **graph,
                          PyObject **store, PyObject *keep) {
     static char *keys[] = {"graph", "store", "batch", "training", "precision", "kernels", "mean", "std", "input_dtype", "loss",
-                           "optimizer", NULL};
+                           "optimizer", "recompute", "measure", NULL};
     const char *precision = "fast", *kernels = NULL, *dtype = "uint8", *optimizer = NULL;
-    PyObject *mean = Py_None, *std = Py_None, *loss = Py_None;
+    PyObject *mean = Py_None, *std = Py_None, *loss = Py_None, *recompute = Py_None;
     long long batch = 0;
-    int training = 0;
+    int training = 0, measure = 0;
     bool precise, is_float;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!O!|$LpszOOsOz:Plan", keys, state->graph_type, graph, state->store_type, store,
-                                     &batch, &training, &precision, &kernels, &mean, &std, &dtype, &loss, &optimizer))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!O!|$LpszOOsOzOp:Plan", keys, state->graph_type, graph, state->store_type, store,
+                                     &batch, &training, &precision, &kernels, &mean, &std, &dtype, &loss, &optimizer, &recompute,
+                                     &measure))
         return -1;
     if (batch < 1) {
         PyErr_Format(PyExc_ValueError, "Plan: batch must be >= 1, got %lld", batch);
@@ -114,7 +139,8 @@ static int parse_options(PyObject *args, PyObject *kwargs, gap_bind_state *state
     o->input_dtype = is_float ? GAP_F32 : GAP_U8;
     const gap_desc *input = &((gap_graph_object *)*graph)->graph->input;
     if (gap_bind_input_attr("Plan", mean, std, input->ndim == 3 ? input->dim[0] : 0, o->input_dtype, &o->input) < 0) return -1;
-    if (parse_loss(loss, keep, o) < 0) return -1;
+    o->measure = measure != 0;
+    if (parse_loss(loss, keep, o) < 0 || parse_recompute(recompute, keep, o) < 0) return -1;
     if (optimizer != NULL && (o->optimizer = gap_optimizer_find(optimizer)) == NULL) {
         PyErr_Format(PyExc_ValueError, "Plan: there is no optimizer '%s'", optimizer);
         return -1;
@@ -378,8 +404,9 @@ static PyObject *plan_gradients(PyObject *o, PyObject *unused) {
     (void)unused;
     gap_plan_object *self = (gap_plan_object *)o;
     const gap_store *s = self->store->store;
-    const float *flat = gap_plan_gradients(self->plan); /* the store's layout */
-    if (flat == NULL) return PyErr_Format(PyExc_ValueError, "Plan: no gradients before the first step");
+    bool any = false;
+    for (int k = 0; k < s->n_entries; k++) any |= gap_plan_gradient(self->plan, k) != NULL;
+    if (!any) return PyErr_Format(PyExc_ValueError, "Plan: no gradients before the first step, nor after one that failed");
     if (enter(self, false) < 0) return NULL;
     PyObject *d = PyDict_New();
     for (int k = 0; d != NULL && k < s->n_entries; k++) {
@@ -388,7 +415,9 @@ static PyObject *plan_gradients(PyObject *o, PyObject *unused) {
         npy_intp dims[GAP_MAX_DIM];
         for (int j = 0; j < e->decl.ndim; j++) dims[j] = (npy_intp)e->decl.dim[j];
         PyObject *a = PyArray_SimpleNew(e->decl.ndim, dims, NPY_FLOAT32);
-        if (a != NULL) memcpy(PyArray_DATA((PyArrayObject *)a), flat + e->offset, e->count * sizeof(float));
+        const float *g = gap_plan_gradient(self->plan, k);
+        if (a != NULL && g != NULL) memcpy(PyArray_DATA((PyArrayObject *)a), g, e->count * sizeof(float));
+        else if (a != NULL) memset(PyArray_DATA((PyArrayObject *)a), 0, e->count * sizeof(float)); /* reaches no loss */
         if (a == NULL || PyDict_SetItemString(d, e->name, a) < 0) Py_CLEAR(d);
         Py_XDECREF(a);
     }
@@ -452,14 +481,15 @@ static PyObject *plan_profile(PyObject *o, PyObject *unused) {
     return list;
 }
 
-PyDoc_STRVAR(memory_doc, "memory($self, /)\n--\n\nBytes by use.");
+PyDoc_STRVAR(memory_doc, "memory($self, /)\n--\n\nBytes by use. gradients, derived, saved and workspace lie in the arena, not all at the same time;\n"
+                         "alive: what lives there at once at most. total = arena + weights + slots.");
 
 static PyObject *plan_memory(PyObject *o, PyObject *unused) {
     (void)unused;
     gap_plan_memory m = gap_plan_memory_of(((gap_plan_object *)o)->plan);
-    return Py_BuildValue("{s:n, s:n, s:n, s:n, s:n, s:n, s:n, s:n}", "arena", (Py_ssize_t)m.arena, "weights", (Py_ssize_t)m.weights,
+    return Py_BuildValue("{s:n, s:n, s:n, s:n, s:n, s:n, s:n, s:n, s:n}", "arena", (Py_ssize_t)m.arena, "weights", (Py_ssize_t)m.weights,
                          "gradients", (Py_ssize_t)m.gradients, "slots", (Py_ssize_t)m.slots, "derived", (Py_ssize_t)m.derived, "saved",
-                         (Py_ssize_t)m.saved, "workspace", (Py_ssize_t)m.workspace, "total", (Py_ssize_t)m.total);
+                         (Py_ssize_t)m.saved, "workspace", (Py_ssize_t)m.workspace, "alive", (Py_ssize_t)m.alive, "total", (Py_ssize_t)m.total);
 }
 
 static PyObject *plan_kernel_set(PyObject *o, void *unused) {
@@ -497,7 +527,7 @@ static PyType_Slot plan_slots[] = {
     {Py_tp_methods, plan_methods},
     {Py_tp_getset, plan_getset},
     {Py_tp_doc, "Plan(graph, store, *, batch=0, training=False, precision='fast', kernels=None, mean=None, std=None, "
-                "input_dtype='uint8', loss=None, optimizer=None)\n--\n\nA graph compiled for a batch capacity. One call at a time."},
+                "input_dtype='uint8', loss=None, optimizer=None, recompute=None, measure=False)\n--\n\nA graph compiled for a batch capacity. One call at a time."},
     {0, NULL},
 };
 

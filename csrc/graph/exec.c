@@ -9,6 +9,8 @@ static const void *value_at(const gap_plan *p, const gap_plan_call *call, int v)
     return v == 0 ? call->x : at(p, p->value[v].data);
 }
 
+float *gap_plan_gradient_at(const gap_plan *p, int entry) { return p->gradient == NULL ? NULL : at(p, p->gradient[entry]); }
+
 static void context_gradients(const gap_plan *p, int k, gap_op_ctx *ctx) {
     const gap_op *op = &p->list.op[k];
     const gap_plan_op *place = &p->op[k];
@@ -19,42 +21,78 @@ static void context_gradients(const gap_plan *p, int k, gap_op_ctx *ctx) {
         ctx->din_add[j] = place->din_add[j];
     }
     for (int j = 0; j < op->n_weights; j++)
-        ctx->dweight[j] = place->dweight[j] ? p->gradient + p->store->entry[op->weight[j]].offset : NULL;
+        ctx->dweight[j] = place->dweight[j] ? gap_plan_gradient_at(p, op->weight[j]) : NULL;
     ctx->dweight_add = place->dweight_add;
+}
+
+/* Values: in backward only those that it reads; where there is a second place, backward and the second forward use that. */
+static void context_values(const gap_plan *p, int k, const gap_plan_call *call, gap_phase phase, gap_op_ctx *ctx) {
+    const gap_op *op = &p->list.op[k];
+    const gap_plan_op *place = &p->op[k];
+    const bool back = phase == GAP_PHASE_BACKWARD, second = back || phase == GAP_PHASE_AGAIN;
+    const unsigned needs = back ? op->backward_needs : second || phase == GAP_PHASE_FORWARD ? ~0u : 0;
+    for (int j = 0; j < op->n_in; j++) {
+        const int v = op->in[j];
+        if (needs >> j & 1) ctx->in[j] = second && (place->second >> j & 1) ? at(p, p->value[v].again) : value_at(p, call, v);
+    }
+    for (int j = 0; j < (back ? 1 : op->n_out); j++)
+        if (needs & GAP_NEED_OUT) ctx->out[j] = at(p, second && place->again ? p->value[op->out[j]].again : p->value[op->out[j]].data);
+}
+
+/* Memory of the op's own. */
+static void context_own(const gap_plan *p, int k, gap_phase phase, gap_op_ctx *ctx) {
+    const gap_plan_op *place = &p->op[k];
+    const bool back = phase == GAP_PHASE_BACKWARD, again = phase == GAP_PHASE_AGAIN;
+    if (phase != GAP_PHASE_COMMIT) ctx->workspace = at(p, back ? place->workspace_back : again ? place->workspace_again : place->workspace);
+    if (phase != GAP_PHASE_DERIVE) ctx->saved = at(p, (back || again) && place->saved_again != GAP_NOWHERE ? place->saved_again : place->saved);
+    if (!place->fresh) ctx->derived = at(p, place->derived);
+    else if (back) ctx->derived_back = at(p, place->derived_back);
+    else ctx->derived = at(p, again ? place->derived_again : place->derived);
 }
 
 void gap_plan_context(const gap_plan *p, int k, const gap_plan_call *call, gap_phase phase, gap_op_ctx *ctx) {
     const gap_op *op = &p->list.op[k];
-    const gap_plan_op *place = &p->op[k];
-    bool back = phase == GAP_PHASE_BACKWARD;
-    unsigned needs = back ? op->backward_needs : phase == GAP_PHASE_FORWARD ? ~0u : 0;
     memset(ctx, 0, sizeof *ctx);
     ctx->n = call->n, ctx->capacity = p->opt.capacity, ctx->training = p->opt.training, ctx->kernels = p->opt.kernels;
     ctx->seed = call->seed, ctx->epoch = call->epoch, ctx->ids = call->ids;
-    for (int j = 0; j < op->n_in; j++) ctx->in[j] = needs >> j & 1 ? value_at(p, call, op->in[j]) : NULL;
-    for (int j = 0; j < op->n_out; j++) ctx->out[j] = needs & GAP_NEED_OUT ? at(p, p->value[op->out[j]].data) : NULL;
+    context_values(p, k, call, phase, ctx);
     for (int j = 0; j < op->n_weights; j++) ctx->weight[j] = gap_store_data(p->store, GAP_PLANE_MASTER, op->weight[j]);
-    if (phase != GAP_PHASE_COMMIT) ctx->workspace = at(p, back ? place->workspace_back : place->workspace);
-    if (phase != GAP_PHASE_DERIVE) ctx->saved = at(p, place->saved);
-    ctx->derived = at(p, place->derived);
-    if (back) context_gradients(p, k, ctx);
+    context_own(p, k, phase, ctx);
+    if (phase == GAP_PHASE_BACKWARD) context_gradients(p, k, ctx);
 }
 
 static gap_status in_op(gap_status st, const gap_op *op) {
     return st == GAP_OK || st == GAP_ERR_INTERRUPTED || op->layer == NULL ? st : gap_fail_in(st, "%s", op->layer);
 }
 
+/* A call of one op, which is put on the account of that phase. */
+static gap_status run_op(gap_plan *p, int k, const gap_op_ctx *ctx, gap_phase phase) {
+    const gap_op *op = &p->list.op[k];
+    const int64_t began = gap_plan_clock(p);
+    gap_status st = phase == GAP_PHASE_DERIVE     ? op->def->derive(op, ctx)
+                    : phase == GAP_PHASE_BACKWARD ? op->def->backward(op, ctx)
+                                                  : op->def->forward(op, ctx);
+    gap_plan_clocked(p, k, phase, began);
+    return in_op(st, op);
+}
+
+static gap_status run_phase(gap_plan *p, int k, const gap_plan_call *call, gap_phase phase) {
+    gap_status st = GAP_OK;
+    gap_op_ctx ctx;
+    gap_plan_context(p, k, call, phase, &ctx);
+    if (p->op[k].fresh && phase != GAP_PHASE_DERIVE) GAP_TRY(run_op(p, k, &ctx, GAP_PHASE_DERIVE));
+    GAP_TRY(run_op(p, k, &ctx, phase));
+done:
+    return st;
+}
+
+/* What is kept between steps. */
 static gap_status derive(gap_plan *p, const gap_plan_call *call) {
     if (p->derived_version == p->store->version) return GAP_OK;
     p->derived_version = 0; /* half made, should one of them stop */
     for (int k = 0; k < p->list.n_ops; k++) {
-        const gap_op *op = &p->list.op[k];
-        gap_op_ctx ctx;
-        if (op->def->derive == NULL) continue;
-        gap_plan_context(p, k, call, GAP_PHASE_DERIVE, &ctx);
-        int64_t began = gap_plan_clock(p);
-        gap_status st = in_op(op->def->derive(op, &ctx), op);
-        gap_plan_clocked(p, k, GAP_PHASE_DERIVE, began);
+        if (p->list.op[k].def->derive == NULL || p->op[k].fresh) continue;
+        gap_status st = run_phase(p, k, call, GAP_PHASE_DERIVE);
         if (st != GAP_OK) return st;
     }
     p->derived_version = p->store->version;
@@ -63,25 +101,16 @@ static gap_status derive(gap_plan *p, const gap_plan_call *call) {
 
 gap_status gap_plan_run_forward(gap_plan *p, const gap_plan_call *call) {
     gap_status st = derive(p, call);
-    for (int k = 0; st == GAP_OK && k < p->list.n_ops; k++) {
-        gap_op_ctx ctx;
-        gap_plan_context(p, k, call, GAP_PHASE_FORWARD, &ctx);
-        int64_t began = gap_plan_clock(p);
-        st = in_op(p->list.op[k].def->forward(&p->list.op[k], &ctx), &p->list.op[k]);
-        gap_plan_clocked(p, k, GAP_PHASE_FORWARD, began);
-    }
+    for (int k = 0; st == GAP_OK && k < p->list.n_ops; k++) st = run_phase(p, k, call, GAP_PHASE_FORWARD);
     return st;
 }
 
 gap_status gap_plan_run_backward(gap_plan *p, const gap_plan_call *call) {
     gap_status st = GAP_OK;
     for (int k = p->list.n_ops - 1; st == GAP_OK && k >= 0; k--) {
-        gap_op_ctx ctx;
-        if (!p->op[k].active) continue;
-        gap_plan_context(p, k, call, GAP_PHASE_BACKWARD, &ctx);
-        int64_t began = gap_plan_clock(p);
-        st = in_op(p->list.op[k].def->backward(&p->list.op[k], &ctx), &p->list.op[k]);
-        gap_plan_clocked(p, k, GAP_PHASE_BACKWARD, began);
+        for (int j = p->op[k].again_from; st == GAP_OK && j >= 0 && j <= k; j++)
+            if (p->op[j].again) st = run_phase(p, j, call, GAP_PHASE_AGAIN);
+        if (st == GAP_OK && p->op[k].active) st = run_phase(p, k, call, GAP_PHASE_BACKWARD);
     }
     return st;
 }
@@ -117,6 +146,7 @@ gap_status gap_plan_run_loss(gap_plan *p, const gap_plan_call *call, const gap_t
 }
 
 static gap_status check_call(const gap_plan *p, int64_t n, const void *x, bool training) {
+    if (p->arena == NULL) return gap_fail(GAP_ERR_VALUE, "plan: it was made to be measured, and does not run");
     if (p->opt.training != training)
         return gap_fail(GAP_ERR_VALUE, training ? "plan: step needs a plan made for training"
                                                 : "plan: this plan was made for training; forward and evaluate need one made without");
@@ -172,16 +202,17 @@ gap_status gap_plan_step(gap_plan *p, int64_t n, const void *x, const gap_target
     GAP_TRY(check_call(p, n, x, true));
     GAP_TRY(check_targets(p, n, y));
     GAP_TRY(gap_plan_check_args(p, args));
+    p->stepped = false; /* the gradients' memory is the arena's */
     GAP_TRY(gap_plan_run_forward(p, &call));
     GAP_TRY(gap_plan_run_loss(p, &call, y, &mean));
     GAP_TRY(gap_plan_check_loss(p, &call, mean));
     GAP_TRY(gap_plan_run_backward(p, &call));
+    p->stepped = true;
     began = gap_plan_clock(p);
     GAP_TRY(gap_plan_check_finite(p, &call, args->clip_norm > 0 ? &norm : NULL));
     if (args->clip_norm > 0) GAP_TRY(gap_plan_clip(p, norm, args->clip_norm));
     GAP_TRY(gap_plan_update(p, &call, args));
     gap_plan_clocked(p, p->list.n_ops + GAP_PLAN_ROW_UPDATE, GAP_PHASE_COMMIT, began);
-    p->stepped = true;
     copy_losses(p, n, loss, pred);
     if (mean_loss != NULL) *mean_loss = mean;
 done:

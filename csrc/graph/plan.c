@@ -1,6 +1,6 @@
 #include "graph/plan.h"
 
-#include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "core/memory.h"
@@ -95,7 +95,6 @@ static gap_status allocate(gap_plan *p) {
     GAP_TRY(GAP_NEW_ARRAY(p->loss, p->opt.capacity));
     GAP_TRY(GAP_NEW_ARRAY(p->pred, p->opt.capacity));
     if (!p->opt.training) return GAP_OK;
-    GAP_TRY(GAP_NEW_ARRAY(p->gradient, p->store->floats));
     GAP_TRY(cut_ranges(p));
     for (int k = 0; k < p->store->n_entries; k++)
         if (p->store->entry[k].decl.kind == GAP_WEIGHT_BUFFER) buffers += p->store->entry[k].count;
@@ -115,20 +114,23 @@ gap_status gap_plan_new(gap_plan **out, gap_graph *g, gap_store *s, const gap_pl
     if (p->opt.kernels == NULL) GAP_TRY(gap_kernels_find(&p->opt.kernels, NULL));
     GAP_TRY(GAP_NEW_ARRAY(p->trainable, s->n_entries));
     GAP_TRY(GAP_NEW_ARRAY(p->learns, s->n_entries));
+    GAP_TRY(GAP_NEW_ARRAY(p->gradient, s->n_entries));
     for (int k = 0; k < s->n_entries; k++) p->trainable[k] = s->entry[k].trainable;
+    GAP_TRY(gap_plan_check_recompute(p));
     GAP_TRY(build_list(p));
     if (p->opt.loss != NULL) GAP_TRY(p->opt.loss->check(p->opt.loss_cfg, p->output_desc, g->n_outputs));
     GAP_TRY(GAP_NEW_ARRAY(p->op, p->list.n_ops));
     GAP_TRY(GAP_NEW_ARRAY(p->value, p->list.n_values));
     GAP_TRY(gap_plan_layout(p));
-    GAP_TRY(allocate(p));
+    p->opt.recompute = NULL, p->opt.n_recompute = 0; /* the caller's, who may take it back */
+    if (!p->opt.measure) GAP_TRY(allocate(p));
     *out = p, p = NULL;
 done:
     gap_plan_free(p);
     return st;
 }
 
-const float *gap_plan_gradients(const gap_plan *p) { return p->stepped ? p->gradient : NULL; }
+const float *gap_plan_gradient(const gap_plan *p, int entry) { return p->stepped ? gap_plan_gradient_at(p, entry) : NULL; }
 
 int gap_plan_rows(const gap_plan *p) { return p->list.n_ops; }
 
@@ -152,20 +154,23 @@ void gap_plan_row_at(const gap_plan *p, int k, gap_plan_row *out) {
     out->out = op->out_desc[0];
     out->macs = op_macs(p, op);
     if (op->def->describe != NULL) op->def->describe(op, out->choice, sizeof out->choice);
+    if (!p->op[k].again) return;
+    const size_t used = strlen(out->choice);
+    snprintf(out->choice + used, sizeof out->choice - used, "%srecomputed", used > 0 ? "; " : "");
 }
 
 gap_plan_memory gap_plan_memory_of(const gap_plan *p) {
-    gap_plan_memory m = {.arena = p->arena_bytes};
-    size_t plane = p->store->floats * sizeof(float);
-    m.weights = plane;
-    m.gradients = p->gradient != NULL ? plane : 0;
-    for (int k = GAP_PLANE_SLOT0; p->opt.training && k < GAP_PLANE_COUNT; k++) m.slots += p->store->plane[k] != NULL ? plane : 0;
+    gap_plan_memory m = {.arena = p->arena_bytes, .alive = p->arena_alive};
+    m.weights = p->store->floats * sizeof(float);
+    if (p->opt.training && p->opt.optimizer != NULL) m.slots = (size_t)p->opt.optimizer->n_slots * m.weights;
+    for (int k = 0; k < p->store->n_entries; k++)
+        if (p->learns[k]) m.gradients += p->store->entry[k].count * sizeof(float);
     for (int k = 0; k < p->list.n_ops; k++) {
         const gap_op *op = &p->list.op[k];
-        m.derived += op->derived_bytes;
+        m.derived += op->derived_bytes + op->derived_back_bytes;
         m.saved += op->saved_bytes;
         if (op->workspace_bytes > m.workspace) m.workspace = op->workspace_bytes;
     }
-    m.total = m.arena + m.weights + m.gradients + m.slots; /* derived, saved and workspace lie in the arena */
+    m.total = m.arena + m.weights + m.slots;
     return m;
 }

@@ -22,6 +22,10 @@ typedef struct {
     const gap_loss_def *loss;             /* NULL: forward only */
     gap_value loss_cfg[GAP_PARAM_MAX];
     const gap_optimizer_def *optimizer;   /* NULL: gradients are made but nothing is updated, running statistics neither */
+    const char *const *recompute;         /* layers whose values are made again for backward instead of kept, the same bits: names,
+                                           * or what names begin with up to a dot; one segment each. Read by gap_plan_new alone */
+    int n_recompute;
+    bool measure;                         /* lay out only: nothing is allocated, no call runs; for gap_plan_memory_of */
 } gap_plan_options;
 
 GAP_MUST_USE gap_status gap_plan_new(gap_plan **out, gap_graph *g, gap_store *s, const gap_plan_options *options);
@@ -49,14 +53,15 @@ typedef struct {
  * was frozen or set to learn after the plan was made is GAP_ERR_VALUE: a plan is made for one choice. */
 GAP_MUST_USE gap_status gap_plan_step(gap_plan *p, int64_t n, const void *x, const gap_targets *y, const gap_step_args *args,
                                       float *loss, int32_t *pred, double *mean_loss);
-/* Flat gradients of the last step, in the store's layout; NULL before the first. Borrowed. */
-const float *gap_plan_gradients(const gap_plan *p);
+/* Gradient of a weight from the last step, in the store's (torch's) order; NULL before the first, and where the entry does not
+ * learn. Borrowed, until the next step begins. */
+const float *gap_plan_gradient(const gap_plan *p, int entry);
 
 /* One row per op, after fusion. */
 typedef struct {
     const char *op, *layer;
     gap_desc in, out;
-    char choice[96];                      /* the op's own words on what it chose */
+    char choice[112];                     /* the op's own words on what it chose; whether it is recomputed */
     int64_t macs;
 } gap_plan_row;
 int gap_plan_rows(const gap_plan *p);
@@ -69,7 +74,9 @@ typedef enum { GAP_PLAN_ROW_LOSS, GAP_PLAN_ROW_UPDATE, GAP_PLAN_EXTRA_ROWS } gap
  * The first call begins the timing (and allocates); until then a step spends nothing on it. */
 GAP_MUST_USE gap_status gap_plan_profile(gap_plan *p, gap_plan_times *out);
 
-typedef struct { size_t arena, weights, gradients, slots, derived, saved, workspace, total; } gap_plan_memory;
+/* Bytes. total = arena + weights + slots; the others lie in the arena, not all at the same time. alive: what lives at once at
+ * most, which no packing of the arena goes below. */
+typedef struct { size_t arena, weights, gradients, slots, derived, saved, workspace, alive, total; } gap_plan_memory;
 gap_plan_memory gap_plan_memory_of(const gap_plan *p);
 
 #endif

@@ -1,7 +1,12 @@
 /* plan_state.h — what a plan is made of; shared by the files of graph/ that make, run and describe it.
  *
- * Time of a step, in whole numbers, for a list of n ops: forward of op k at k, the loss at n, backward of op k at 2n - k,
- * checks and commits at 2n + 1. Derived data lives from -1. A buffer's life is an interval of it.
+ * Time of a step, in whole numbers, for a list of n ops: forward of op k at k, the loss at n; then, from the last op to the
+ * first, the second forward of the segment that ends there, and backward; checks and commits at the end. What is derived once
+ * for many steps lives from -1. A buffer's life is an interval of it.
+ *
+ * Recomputing: the ops of a layer that is named are a segment. What is made within it and read by backward within it alone is
+ * not kept: the ops that make it are `again`, and run a second time before the backward of the segment's last op. Everything
+ * that they write stands in a second place then, which backward of the segment reads.
  */
 #ifndef GAP_GRAPH_PLAN_STATE_H
 #define GAP_GRAPH_PLAN_STATE_H
@@ -16,12 +21,16 @@ typedef struct {
     bool active;                    /* takes part in backward */
     bool din[GAP_OP_MAX_IN], din_add[GAP_OP_MAX_IN];
     bool dweight[GAP_OP_MAX_WEIGHTS], dweight_add;
-    size_t workspace, workspace_back, saved, derived;
+    bool again;                     /* forward runs twice */
+    int again_from;                 /* before its backward, those of ops [again_from, itself] that are `again` do; -1: none */
+    unsigned second;                /* GAP_NEED_IN bits: inputs that have a second place */
+    bool fresh;                     /* what it derives is made at each use, and lives for that use */
+    size_t workspace, workspace_again, workspace_back, saved, saved_again, derived, derived_again, derived_back;
 } gap_plan_op;
 
 /* A value's place in the plan; value 0 is the caller's and has none. */
 typedef struct {
-    size_t data, gradient;
+    size_t data, again, gradient;
 } gap_plan_value;
 
 /* A run of consecutive weights of one entry. */
@@ -41,8 +50,8 @@ struct gap_plan {
     gap_plan_op *op;                /* (list.n_ops) */
     gap_plan_value *value;          /* (list.n_values) */
     unsigned char *arena;
-    size_t arena_bytes;
-    float *gradient;                /* (store->floats); NULL unless training */
+    size_t arena_bytes, arena_alive; /* and what lives at once at most */
+    size_t *gradient;               /* (store->n_entries) place in the arena; GAP_NOWHERE unless the entry learns */
     bool *trainable;                /* (store->n_entries) as they were when the plan was made */
     bool *learns;                   /* (store->n_entries) backward makes a gradient of it */
     int n_ranges;
@@ -53,7 +62,7 @@ struct gap_plan {
     float *loss;                    /* (capacity) */
     int32_t *pred;                  /* (capacity) */
     uint64_t derived_version;       /* of the store when `derived` was last made; 0: never */
-    bool stepped;                   /* gradient holds a step's */
+    bool stepped;                   /* the arena holds a step's gradients */
     gap_plan_times *times;          /* (rows + GAP_PLAN_EXTRA_ROWS); NULL: nobody asked */
 };
 
@@ -66,11 +75,15 @@ typedef struct {
     const int64_t *ids;
 } gap_plan_call;
 
+/* recompute.c */
+GAP_MUST_USE gap_status gap_plan_check_recompute(const gap_plan *p); /* every name is one of the graph's */
+GAP_MUST_USE gap_status gap_plan_recompute(gap_plan *p);             /* sets again, again_from and second; `active` is known */
+
 /* layout.c: decides who takes part in backward, and gives every buffer its place. After the ops were prepared. */
 GAP_MUST_USE gap_status gap_plan_layout(gap_plan *p);
 
 /* exec.c */
-typedef enum { GAP_PHASE_DERIVE, GAP_PHASE_FORWARD, GAP_PHASE_BACKWARD, GAP_PHASE_COMMIT } gap_phase;
+typedef enum { GAP_PHASE_DERIVE, GAP_PHASE_FORWARD, GAP_PHASE_AGAIN, GAP_PHASE_BACKWARD, GAP_PHASE_COMMIT } gap_phase;
 /* What op sees in that phase; pointers to what is not alive then are NULL. */
 void gap_plan_context(const gap_plan *p, int op, const gap_plan_call *call, gap_phase phase, gap_op_ctx *ctx);
 GAP_MUST_USE gap_status gap_plan_run_forward(gap_plan *p, const gap_plan_call *call);  /* derives first when weights moved */
@@ -80,6 +93,9 @@ GAP_MUST_USE gap_status gap_plan_run_backward(gap_plan *p, const gap_plan_call *
 /* profile.c: around a call, `began = gap_plan_clock(p); …; gap_plan_clocked(p, row, phase, began)`. Costs a test when off. */
 int64_t gap_plan_clock(const gap_plan *p);
 void gap_plan_clocked(gap_plan *p, int row, gap_phase phase, int64_t began);
+
+/* exec.c: gradient of the entry's weights, in torch's order; NULL unless it learns. */
+float *gap_plan_gradient_at(const gap_plan *p, int entry);
 
 /* update.c: everything after backward. gap_plan_update alone moves the store, whole or not at all. */
 GAP_MUST_USE gap_status gap_plan_check_args(const gap_plan *p, const gap_step_args *args);

@@ -17,7 +17,7 @@ void gap_plan_clocked(gap_plan *p, int row, gap_phase phase, int64_t began) {
     double seconds = (double)(gap_plan_clock(p) - began) * 1e-9;
     gap_plan_times *t = &p->times[row];
     if (phase == GAP_PHASE_DERIVE) t->derive += seconds;
-    else if (phase == GAP_PHASE_BACKWARD) t->backward += seconds;
+    else if (phase == GAP_PHASE_BACKWARD || phase == GAP_PHASE_AGAIN) t->backward += seconds;
     else t->forward += seconds;
 }
 

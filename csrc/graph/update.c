@@ -51,6 +51,11 @@ gap_status gap_plan_check_loss(const gap_plan *p, const gap_plan_call *call, dou
     return gap_fail(GAP_ERR_NONFINITE, "epoch %lld, step %lld: the batch's loss is %g", (long long)call->epoch, (long long)call->step, mean);
 }
 
+static float *range_gradient(const gap_plan *p, int64_t chunk) {
+    const gap_plan_range *r = &p->range[chunk];
+    return gap_plan_gradient_at(p, r->entry) + (r->begin - p->store->entry[r->entry].offset);
+}
+
 typedef struct {
     gap_plan *p;
     bool squares;
@@ -60,7 +65,7 @@ static void check_chunk(void *arg, int64_t chunk, int thread) {
     (void)thread;
     const check_job *job = arg;
     const gap_plan_range *r = &job->p->range[chunk];
-    const float *g = job->p->gradient + r->begin; /* (r->count) */
+    const float *g = range_gradient(job->p, chunk); /* (r->count) */
     const gap_optim_kernels *kernels = job->p->opt.kernels->optim;
     job->p->range_bad[chunk] = job->squares ? kernels->nonfinite_squares(r->count, g, &job->p->range_sum[chunk]) : kernels->nonfinite(r->count, g);
 }
@@ -94,7 +99,7 @@ static void clip_chunk(void *arg, int64_t chunk, int thread) {
     (void)thread;
     const clip_job *job = arg;
     const gap_plan_range *r = &job->p->range[chunk];
-    job->p->opt.kernels->optim->scale(r->count, job->p->gradient + r->begin, job->factor);
+    job->p->opt.kernels->optim->scale(r->count, range_gradient(job->p, chunk), job->factor);
 }
 
 /* As torch's clip_grad_norm_: gradients * min(1, bound / (norm + 1e-6)). */
@@ -135,7 +140,7 @@ static void optimize_chunk(void *arg, int64_t chunk, int thread) {
     const gap_optimizer_def *def = job->p->opt.optimizer;
     const gap_plan_range *range = &job->p->range[chunk];
     const gap_entry *e = &job->p->store->entry[range->entry];
-    gap_optim_range r = {.n = range->count, .weight = job->master + range->begin, .gradient = job->p->gradient + range->begin,
+    gap_optim_range r = {.n = range->count, .weight = job->master + range->begin, .gradient = range_gradient(job->p, chunk),
                          .ema = job->ema ? job->ema + range->begin : NULL, .ema_move = job->ema_move};
     for (int k = 0; k < def->n_slots; k++) r.slot[k] = job->slot[k] + range->begin;
     def->update(job->p->opt.kernels->optim, job->args->hyper + e->group * def->n_params, e->updates + 1, &r);

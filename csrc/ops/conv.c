@@ -68,7 +68,8 @@ typedef struct {
     gap_wino wino, wino_back;
     gap_depthwise depthwise;
     gap_pointwise pointwise;
-    size_t table, backward, derived_bytes; /* in op->derived: forward's data stand first */
+    size_t table, backward;              /* in `derived`, behind the weights; in `derived_back`, behind what the weight gradient reads */
+    size_t derived_bytes, derived_back_bytes;
 } conv_setup;
 
 static size_t gate_bytes(const gap_op *op, int64_t capacity) {
@@ -86,7 +87,7 @@ static size_t table_bytes(const gap_op *op) {
 
 static void set_up(conv_setup *s, const gap_op *op, int64_t capacity) {
     const bool back = wants_backward(op);
-    s->method = (conv_method)planned(op, PLAN_METHOD), s->slots = planned(op, PLAN_SLOTS);
+    s->method = (conv_method)planned(op, PLAN_METHOD), s->slots = planned(op, PLAN_SLOTS), s->backward = 0;
     size_t forward = 0, backward = 0;
     switch (s->method) {
     case METHOD_BLAS: gap_conv_shape(&s->direct, op); break;
@@ -100,27 +101,28 @@ static void set_up(conv_setup *s, const gap_op *op, int64_t capacity) {
         break;
     case METHOD_WINOGRAD:
         gap_wino_plan(&s->wino, op, false, planned(op, PLAN_TILE), capacity);
-        if (back) gap_wino_plan(&s->wino_back, op, true, planned(op, PLAN_TILE), capacity);
-        if (!planned(op, PLAN_TRAINING)) forward = gap_wino_derived_bytes(&s->wino);
+        forward = gap_wino_derived_bytes(&s->wino);
+        if (!back) break;
+        gap_wino_plan(&s->wino_back, op, true, planned(op, PLAN_TILE), capacity);
+        backward = gap_wino_derived_bytes(&s->wino_back);
         break;
     case METHOD_DIRECT:
         gap_conv_pass(&s->direct, op, false, capacity, forward_packed(op));
         forward = gap_conv_sections(&s->direct, 0).total;
+        if (!planned(op, PLAN_TRAINING)) break;
+        s->backward = backward = gap_conv_sections(&s->direct, 0).w; /* the lists of taps stand in front of the weights */
         if (!back) break;
         gap_conv_pass(&s->direct_back, op, true, capacity, backward_packed(op));
-        backward = gap_conv_sections(&s->direct_back, 0).total;
+        backward = gap_conv_sections(&s->direct_back, s->backward).total;
         break;
     }
-    s->table = gap_scratch_round(forward), s->backward = s->table + table_bytes(op);
-    s->derived_bytes = s->backward + backward;
+    s->table = gap_scratch_round(forward);
+    s->derived_bytes = s->table + table_bytes(op), s->derived_back_bytes = backward;
 }
 
 static void at_least(size_t *bytes, size_t need) {
     if (*bytes < need) *bytes = need;
 }
-
-/* In training transformed weights are four times the weights and good for one pass: they stand at the start of the workspace. */
-static size_t transformed_bytes(const gap_wino *w) { return gap_scratch_round(gap_wino_derived_bytes(w)); }
 
 static size_t workspace_bytes(const conv_setup *s, const gap_op *op, const gap_op_env *env) {
     const bool back = wants_backward(op);
@@ -132,10 +134,8 @@ static size_t workspace_bytes(const conv_setup *s, const gap_op *op, const gap_o
     case METHOD_POINTWISE: bytes = gap_pointwise_workspace_bytes(&s->pointwise, env->training, s->slots); break;
     case METHOD_WINOGRAD:
         bytes = gap_wino_workspace_bytes(&s->wino, s->slots);
-        if (!env->training) break;
-        bytes += transformed_bytes(&s->wino);
-        if (back) at_least(&bytes, transformed_bytes(&s->wino_back) + gap_wino_workspace_bytes(&s->wino_back, s->slots));
-        at_least(&bytes, gap_wino_grad_bytes(&s->wino, s->slots));
+        if (back) at_least(&bytes, gap_wino_workspace_bytes(&s->wino_back, s->slots));
+        if (env->training) at_least(&bytes, gap_wino_grad_bytes(&s->wino, s->slots));
         break;
     case METHOD_DIRECT:
         bytes = gap_scratch_round(s->direct.scratch_bytes) * (size_t)s->slots;
@@ -156,6 +156,7 @@ static gap_status prepare(gap_op *op, const gap_op_env *env) {
     a->plan[PLAN_METHOD] = (int)choose(op, env, &a->plan[PLAN_TILE]);
     set_up(&s, op, env->capacity);
     op->derived_bytes = s.method == METHOD_BLAS ? 0 : s.derived_bytes;
+    op->derived_back_bytes = s.derived_back_bytes;
     const size_t own = gap_scratch_round(workspace_bytes(&s, op, env)), gate = gate_bytes(op, env->capacity);
     op->workspace_bytes = own + gate;
     a->plan[PLAN_GATE_SUMS] = (int)(own / GAP_ALIGN);
@@ -172,23 +173,34 @@ static void derive_table(const gap_op *op, const gap_op_ctx *ctx, float *table) 
             table[c] = c < channels ? gap_norm_weight(op, ctx, GAP_CONV_NORM + GAP_NORM_RUNNING_MEAN, c, 0.0f) : 0.0f;
 }
 
+static gap_status derive_forward(const conv_setup *s, const gap_op *op, const gap_op_ctx *ctx) {
+    const float *weight = ctx->weight[0], *bias = op->weight[1] >= 0 ? ctx->weight[1] : NULL;
+    unsigned char *derived = ctx->derived;
+    derive_table(op, ctx, (float *)(void *)(derived + s->table));
+    if (s->method == METHOD_DEPTHWISE) return gap_depthwise_derive(&s->depthwise, weight, bias, derived);
+    if (s->method == METHOD_POINTWISE) return gap_pointwise_derive(&s->pointwise, weight, bias, derived);
+    if (s->method == METHOD_WINOGRAD) return gap_wino_derive(&s->wino, weight, bias, derived, ctx);
+    const conv_derived d = gap_conv_sections(&s->direct, 0);
+    return gap_conv_derive(&s->direct, &d, derived, weight, bias);
+}
+
+static gap_status derive_back(const conv_setup *s, const gap_op *op, const gap_op_ctx *ctx) {
+    unsigned char *derived = ctx->derived_back;
+    if (s->method == METHOD_WINOGRAD) return gap_wino_derive(&s->wino_back, ctx->weight[0], NULL, derived, ctx);
+    conv_derived d = gap_conv_sections(&s->direct, 0);
+    gap_conv_derive_lists(&s->direct, &d, derived);
+    if (!wants_backward(op)) return GAP_OK;
+    d = gap_conv_sections(&s->direct_back, s->backward);
+    return gap_conv_derive(&s->direct_back, &d, derived, ctx->weight[0], NULL);
+}
+
 static gap_status derive(const gap_op *op, const gap_op_ctx *ctx) {
     gap_status st = GAP_OK;
-    unsigned char *derived = ctx->derived;
-    const float *weight = ctx->weight[0], *bias = op->weight[1] >= 0 ? ctx->weight[1] : NULL;
     conv_setup s;
     set_up(&s, op, ctx->capacity);
     if (s.method == METHOD_BLAS) return GAP_OK;
-    derive_table(op, ctx, (float *)(void *)(derived + s.table));
-    if (s.method == METHOD_DEPTHWISE) return gap_depthwise_derive(&s.depthwise, weight, bias, derived);
-    if (s.method == METHOD_POINTWISE) return gap_pointwise_derive(&s.pointwise, weight, bias, derived);
-    if (s.method == METHOD_WINOGRAD) return ctx->training ? GAP_OK : gap_wino_derive(&s.wino, weight, bias, derived, ctx);
-    conv_derived d = gap_conv_sections(&s.direct, 0);
-    GAP_TRY(gap_conv_derive(&s.direct, &d, derived, weight, bias));
-    if (wants_backward(op)) {
-        d = gap_conv_sections(&s.direct_back, s.backward);
-        GAP_TRY(gap_conv_derive(&s.direct_back, &d, derived, weight, NULL));
-    }
+    if (ctx->derived != NULL) GAP_TRY(derive_forward(&s, op, ctx));
+    if (ctx->derived_back != NULL && s.derived_back_bytes > 0) GAP_TRY(derive_back(&s, op, ctx));
 done:
     return st;
 }
@@ -280,17 +292,6 @@ static gap_sink input_gradient(const gap_op *op, const gap_op_ctx *ctx) {
 
 /* ---- the passes ---- */
 
-/* A Winograd pass of a training step: its weights are transformed first, into the workspace. */
-static gap_status run_transformed(const gap_wino *w, const gap_op_ctx *ctx, const gap_source *in, const gap_sink *out, const float *bias, int slots) {
-    gap_status st = GAP_OK;
-    gap_op_ctx rest = *ctx;
-    rest.workspace = (unsigned char *)ctx->workspace + transformed_bytes(w);
-    GAP_TRY(gap_wino_derive(w, ctx->weight[0], bias, ctx->workspace, ctx));
-    GAP_TRY(gap_wino_run(w, &rest, ctx->workspace, in, out, bias != NULL, slots));
-done:
-    return st;
-}
-
 static gap_status forward(const gap_op *op, const gap_op_ctx *ctx) {
     const unsigned char *derived = ctx->derived;
     const bool has_bias = op->weight[1] >= 0;
@@ -302,22 +303,23 @@ static gap_status forward(const gap_op *op, const gap_op_ctx *ctx) {
     case METHOD_BLAS: return gap_conv_blas_forward(&s.direct, ctx, has_bias, s.slots);
     case METHOD_DEPTHWISE: return gap_depthwise_run(&s.depthwise, ctx, derived, &in, &out, has_bias, s.slots);
     case METHOD_POINTWISE: return gap_pointwise_run(&s.pointwise, ctx, derived, &in, &out, has_bias, s.slots);
-    case METHOD_WINOGRAD:
-        if (ctx->training) return run_transformed(&s.wino, ctx, &in, &out, has_bias ? ctx->weight[1] : NULL, s.slots);
-        return gap_wino_run(&s.wino, ctx, derived, &in, &out, has_bias, s.slots);
+    case METHOD_WINOGRAD: return gap_wino_run(&s.wino, ctx, derived, &in, &out, has_bias, s.slots);
     case METHOD_DIRECT: break;
     }
     const conv_derived d = gap_conv_sections(&s.direct, 0);
     return gap_conv_run(&s.direct, ctx, &d, &in, &out, has_bias, s.slots);
 }
 
+/* Both passes find what they read in derived_back. */
 static gap_status backward_direct(const conv_setup *s, const gap_op_ctx *ctx, const gap_source *x, const gap_source *dy, const gap_sink *dx) {
     gap_status st = GAP_OK;
+    gap_op_ctx back = *ctx;
+    back.derived = ctx->derived_back;
     const conv_derived d = gap_conv_sections(&s->direct, 0);
-    if (ctx->dweight[0]) GAP_TRY(gap_conv_grad(&s->direct, ctx, &d, x, dy, s->slots));
+    if (ctx->dweight[0]) GAP_TRY(gap_conv_grad(&s->direct, &back, &d, x, dy, s->slots));
     if (dx != NULL) {
         const conv_derived e = gap_conv_sections(&s->direct_back, s->backward);
-        GAP_TRY(gap_conv_run(&s->direct_back, ctx, &e, dy, dx, false, s->slots));
+        GAP_TRY(gap_conv_run(&s->direct_back, &back, &e, dy, dx, false, s->slots));
     }
 done:
     return st;
@@ -326,7 +328,7 @@ done:
 static gap_status backward_winograd(const conv_setup *s, const gap_op_ctx *ctx, const gap_source *x, const gap_source *dy, const gap_sink *dx) {
     gap_status st = GAP_OK;
     if (ctx->dweight[0]) GAP_TRY(gap_wino_grad(&s->wino, ctx, x, dy, ctx->dweight[0], ctx->dweight_add, s->slots));
-    if (dx != NULL) GAP_TRY(run_transformed(&s->wino_back, ctx, dy, dx, NULL, s->slots));
+    if (dx != NULL) GAP_TRY(gap_wino_run(&s->wino_back, ctx, ctx->derived_back, dy, dx, false, s->slots));
 done:
     return st;
 }

@@ -84,10 +84,13 @@ static void derive_block(void *arg, int64_t o, int thread) {
     for (int64_t oc = o * 16; oc < o * 16 + 16; oc++) job->packed_bias[oc] = job->bias && oc < p->out_c ? job->bias[oc] : 0.0f;
 }
 
+void gap_conv_derive_lists(const conv_pass *p, const conv_derived *d, unsigned char *derived) {
+    list_taps(p, (int64_t *)(void *)(derived + d->off), (conv_place *)(void *)(derived + d->place));
+}
+
 gap_status gap_conv_derive(const conv_pass *p, const conv_derived *d, unsigned char *derived, const float *weight, const float *bias) {
-    int64_t *off = (int64_t *)(void *)(derived + d->off);
-    conv_place *place = (conv_place *)(void *)(derived + d->place);
-    list_taps(p, off, place);
+    const conv_place *place = (const conv_place *)(void *)(derived + d->place);
+    gap_conv_derive_lists(p, d, derived);
     pack_job job = {.p = p, .place = place, .weight = weight, .bias = bias, .w = (float *)(void *)(derived + d->w)};
     if (!p->backward) job.packed_bias = (float *)(void *)(derived + d->bias);
     return gap_parallel(p->out_blocks, derive_block, &job);

@@ -72,6 +72,8 @@ conv_derived gap_conv_sections(const conv_pass *p, size_t start);
 /* Writes a pass's sections from the masters; bias NULL: zeros. */
 gap_status gap_conv_derive(const conv_pass *p, const conv_derived *d, unsigned char *derived, const float *weight,
                            const float *bias);
+/* Writes `off` and `place` alone, which stand in front of `w`: what the weight gradient reads. */
+void gap_conv_derive_lists(const conv_pass *p, const conv_derived *d, unsigned char *derived);
 /* dw (OIHW) = or += the sum of n_parts packed arrays of `part` floats (forward's order), in order; they are overwritten. */
 gap_status gap_conv_unpack(const conv_pass *p, const conv_place *place, float *dw, bool add, float *parts, int n_parts,
                            int64_t part);

@@ -50,7 +50,8 @@ typedef struct {
     gap_status (*infer)(gap_op *op, const gap_desc *in, gap_desc *out);
     /* Once per plan: chooses, and sets op->{workspace,saved,derived}_bytes. NULL: needs nothing. */
     gap_status (*prepare)(gap_op *op, const gap_op_env *env);
-    /* Rebuilds ctx->derived from ctx->weight when the store's version moved. NULL: nothing derived. */
+    /* Rebuilds ctx->derived and ctx->derived_back, whichever is not NULL, from ctx->weight: when the store's version moved, or
+     * before each use. NULL: nothing derived. */
     gap_status (*derive)(const gap_op *op, const gap_op_ctx *ctx);
     gap_status (*forward)(const gap_op *op, const gap_op_ctx *ctx);
     /* Writes ctx->din[i] (NULL: not wanted; overwrites, or adds where ctx->din_add[i]) and ctx->dweight[k]
@@ -74,7 +75,8 @@ struct gap_op {
     int weight[GAP_OP_MAX_WEIGHTS];   /* entries of the store; -1: absent (no bias) */
     size_t workspace_bytes;           /* scratch for one call, shared with other ops */
     size_t saved_bytes;               /* private, from forward to backward and commit */
-    size_t derived_bytes;             /* private, kept between steps: packed weights */
+    size_t derived_bytes;             /* private: packed weights. Kept between steps, unless there is a part for backward alone: */
+    size_t derived_back_bytes;        /* then forward and backward get each its own, made just before */
     _Alignas(16) unsigned char attr[GAP_OP_ATTR_BYTES]; /* the op's own struct: GAP_ATTR(op, gap_conv_attr) */
 };
 #define GAP_ATTR(op, type) ((type *)(void *)(op)->attr)
@@ -86,7 +88,7 @@ struct gap_op_ctx {
     int64_t capacity;
     bool training;
     const void *in[GAP_OP_MAX_IN];    /* in backward: only those that backward_needs names */
-    void *out[2];                     /* forward: to write; backward: the values, where GAP_NEED_OUT */
+    void *out[2];                     /* forward: to write; backward: the values, out[0] alone, where GAP_NEED_OUT */
     void *dout;                       /* gradient of out[0]; nobody reads it after this op: it may be written over, and din[i]
                                        * may be the same memory */
     const void *dout2;                /* gradient of out[1], NULL where nobody made one */
@@ -95,7 +97,7 @@ struct gap_op_ctx {
     float *weight[GAP_OP_MAX_WEIGHTS];   /* masters; read only, except buffers in commit */
     float *dweight[GAP_OP_MAX_WEIGHTS];  /* in the store's (torch's) order */
     bool dweight_add;                 /* a layer used twice: add to what is there */
-    void *workspace, *saved, *derived;
+    void *workspace, *saved, *derived, *derived_back;
     const gap_kernels *kernels;
     uint64_t seed;                    /* of the run; draws: key (seed, GAP_STREAM_DROPOUT), counter (epoch, id, layer_id, draw) */
     int64_t epoch;

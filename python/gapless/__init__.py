@@ -15,7 +15,7 @@ from gapless._core import get_num_threads, set_num_threads, show_config
 if TYPE_CHECKING:
     from gapless import augment, data, errors, losses, models, nn, optim, schedule
     from gapless.evaluation import evaluate
-    from gapless.plan import compile
+    from gapless.plan import compile, memory
     from gapless.predict import load
     from gapless.recipe import Recipe
     from gapless.record import EvalRecord
@@ -39,6 +39,7 @@ _NAMES = {
     "compile": "plan",
     "evaluate": "evaluation",
     "load": "predict",
+    "memory": "plan",
     "train": "training",
 }
 
@@ -54,6 +55,7 @@ __all__ = [
     "get_num_threads",
     "load",
     "losses",
+    "memory",
     "models",
     "nn",
     "optim",

@@ -71,6 +71,8 @@ class Plan:
         input_dtype: str = "uint8",
         loss: tuple[str, Mapping[str, object] | None] | None = None,
         optimizer: str | None = None,
+        recompute: Sequence[str] | None = None,
+        measure: bool = False,
     ) -> Plan: ...
     def forward(self, x: NDArray[np.uint8] | _F32, /) -> tuple[_F32, ...]: ...
     def evaluate(

@@ -117,6 +117,8 @@ _KEYS: dict[str, tuple[str, str]] = {
     "checkpoints": ("PaddleClas", "--resume RUN; for weights alone pretrained: FILE.safetensors"),
     "checkpoint": ("PyTorch", "--resume RUN; for weights alone pretrained: FILE.safetensors"),
     "resume": ("timm, YOLOv5", "--resume RUN (train(resume=RUN)), which takes no recipe"),
+    "grad_checkpointing": ("timm", "recompute: [NAME, …]"),
+    "gradient_checkpointing": ("Hugging Face", "recompute: [NAME, …]"),
     "freeze_layers": ("Keras", "freeze: [NAME, …]"),
     "trainable": ("Keras", "freeze: [NAME, …]"),
     "smoothing": ("timm", "loss.label_smoothing"),

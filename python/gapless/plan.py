@@ -15,7 +15,7 @@ from gapless.nn.module import Module
 from gapless.nn.net import Net
 from gapless.optim import Optimizer
 
-__all__ = ["Plan", "Step", "compile"]
+__all__ = ["Plan", "Step", "compile", "memory"]
 
 
 class Step(NamedTuple):
@@ -77,6 +77,8 @@ class Plan:
         decay_norm_and_bias: bool = True,
         input_dtype: str = "float32",
         training: bool | None = None,
+        recompute: Sequence[str] = (),
+        measure: bool = False,
     ) -> None:
         self.net = net
         self.loss = loss
@@ -90,7 +92,7 @@ class Plan:
             )
         self._groups = _parse_groups(groups, optimizer)
         self._decay_all = decay_norm_and_bias
-        if optimizer is not None:
+        if optimizer is not None and not measure:
             self._assign_groups()
         self._hyper: tuple[Any, NDArray[np.float64]] | None = None
         self._options: dict[str, Any] = {
@@ -101,6 +103,8 @@ class Plan:
             "std": _numbers(std),
             "loss": None if loss is None else (loss.name, loss.config()),
             "optimizer": None if optimizer is None else optimizer.name,
+            "recompute": net.layers(recompute, "recompute"),
+            "measure": measure,
         }
         self._graph = net.graph(input_shape)
         self._plans: dict[tuple[str, bool], _core.Plan] = {}
@@ -291,7 +295,17 @@ class Plan:
         return self._last.profile()
 
     def memory(self) -> dict[str, int]:
-        """Bytes by use."""
+        """Bytes by use; `gapless.memory` tells them without making a plan.
+
+        Returns
+        -------
+        dict
+            ``total`` is what the plan and the network take: ``arena`` (one block that all values, gradients,
+            repacked weights and scratch share, each for as long as it is needed), ``weights`` and ``slots``
+            (the optimizer's). ``alive`` is what lives in the arena at once at most. ``gradients``
+            (of weights), ``derived`` (repacked weights), ``saved`` and ``workspace`` lie in the arena too,
+            not all at the same time. A running average of the weights (EMA) takes ``weights`` once more.
+        """
         return self._last.memory()
 
     def __repr__(self) -> str:
@@ -337,6 +351,7 @@ def compile(
     groups: Sequence[Mapping[str, Any]] | None = None,
     decay_norm_and_bias: bool = True,
     input_dtype: str = "float32",
+    recompute: Sequence[str] = (),
 ) -> Plan:
     """Compile a network for a batch size.
 
@@ -362,6 +377,10 @@ def compile(
         False: no weight decay for biases and normalisation layers.
     input_dtype : {'float32', 'uint8'}
         What the plan is made for at once; the other is made when it is first fed.
+    recompute : sequence of str, optional
+        Layers whose values are not kept for backward but made again, one named layer (or group of layers)
+        at a time: less memory, a second forward of them, the same bits. Names (``"layer1"``) or patterns
+        (``"layer*.*"``: block by block, which leaves little more than the blocks' outputs).
 
     Returns
     -------
@@ -378,6 +397,75 @@ def compile(
     >>> plan.step(x, y, lr=0.05).loss < first
     True
     """
+    return _make(
+        net,
+        loss,
+        optimizer,
+        batch_shape,
+        precision=precision,
+        kernels=kernels,
+        mean=mean,
+        std=std,
+        groups=groups,
+        decay_norm_and_bias=decay_norm_and_bias,
+        input_dtype=input_dtype,
+        recompute=recompute,
+    )
+
+
+def memory(
+    net: Net | Module,
+    loss: Loss | None,
+    optimizer: Optimizer | None,
+    batch_shape: Sequence[int],
+    *,
+    precision: str = "fast",
+    kernels: str | None = None,
+    input_dtype: str = "float32",
+    recompute: Sequence[str] = (),
+) -> dict[str, int]:
+    """Bytes that `compile` with the same arguments would take, allocating none of them.
+
+    Parameters
+    ----------
+    net, loss, optimizer, batch_shape, precision, kernels, input_dtype, recompute
+        As in `compile`. The network itself exists: ``weights`` are allocated already.
+
+    Returns
+    -------
+    dict
+        As `Plan.memory`.
+
+    Examples
+    --------
+    >>> import gapless as gl
+    >>> net = gl.models.resnet18(num_classes=10, stem="cifar")
+    >>> parts = net, gl.losses.CrossEntropy(), gl.optim.SGD(lr=0.1), (128, 3, 32, 32)
+    >>> full = gl.memory(*parts)["total"]
+    >>> gl.memory(*parts, recompute=["layer*.*"])["total"] < 0.8 * full
+    True
+    """
+    plan = _make(
+        net,
+        loss,
+        optimizer,
+        batch_shape,
+        precision=precision,
+        kernels=kernels,
+        input_dtype=input_dtype,
+        recompute=recompute,
+        measure=True,
+    )
+    return plan.memory()
+
+
+def _make(
+    net: Net | Module,
+    loss: Loss | None,
+    optimizer: Optimizer | None,
+    batch_shape: Sequence[int],
+    **options: Any,
+) -> Plan:
     shape = tuple(int(size) for size in batch_shape)
     if len(shape) not in (2, 4) or min(shape) < 1:
         raise ValueError(f"batch_shape must be (N, C, H, W) or (N, F), sizes >= 1, got {shape}")
@@ -387,17 +475,4 @@ def compile(
                 f"{name} must be an object of gapless.{'losses' if kind is Loss else 'optim'}, got {value!r}"
             )
     made = net.net(shape[1:]) if isinstance(net, Module) else net
-    return Plan(
-        made,
-        loss,
-        optimizer,
-        shape[0],
-        input_shape=shape[1:],
-        precision=precision,
-        kernels=kernels,
-        mean=mean,
-        std=std,
-        groups=groups,
-        decay_norm_and_bias=decay_norm_and_bias,
-        input_dtype=input_dtype,
-    )
+    return Plan(made, loss, optimizer, shape[0], input_shape=shape[1:], **options)

@@ -61,6 +61,7 @@ class _Fields(Struct, kw_only=True, forbid_unknown_fields=True):
     ema: dict[str, float] | None = None
     pretrained: str | None = None
     freeze: list[str] = []
+    recompute: list[str] = []
     decay_norm_and_bias: bool = True
     clip_norm: Annotated[float, Meta(gt=0)] | None = None
     drop_last: bool = False
@@ -121,6 +122,9 @@ class Recipe(_Fields, kw_only=True, forbid_unknown_fields=True, dict=True, metac
         A .safetensors file to begin from; a head of another number of classes is made anew.
     freeze : list of str
         Names (or beginnings of names) of layers that stay as they are.
+    recompute : list of str
+        Layers whose values backward makes again instead of keeping them: less memory, more time, the same
+        bits. Names ("layer1") or patterns ("layer*.*").
     decay_norm_and_bias : bool
         Weight decay on BatchNorm's parameters and biases too (as torch.optim does).
     clip_norm : float
@@ -244,6 +248,8 @@ class Recipe(_Fields, kw_only=True, forbid_unknown_fields=True, dict=True, metac
             self.pretrained = os.fspath(self.pretrained)  # type: ignore[arg-type]
         if isinstance(self.freeze, str):
             self.freeze = [self.freeze]
+        if isinstance(self.recompute, str):
+            self.recompute = [self.recompute]
         if isinstance(self.topk, int) and not isinstance(self.topk, bool):
             self.topk = [self.topk]
         size = self.image_size
@@ -253,7 +259,7 @@ class Recipe(_Fields, kw_only=True, forbid_unknown_fields=True, dict=True, metac
             self.image_size = size[0] if size[0] == size[1] else list(size)
         if self.save_every_seconds is not None and isinstance(self.save_every_seconds, int):
             self.save_every_seconds = float(self.save_every_seconds)
-        for key in ("freeze", "topk", "image_size", "epochs", "batch_size", "seed", "clip_norm"):
+        for key in ("freeze", "recompute", "topk", "image_size", "epochs", "batch_size", "seed", "clip_norm"):
             setattr(self, key, _sections.plain(getattr(self, key), key))
 
     # ---- plain data ----

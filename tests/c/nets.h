@@ -325,6 +325,16 @@ static inline bool snapshot_still(const snapshot *shot, const gap_store *s) {
     return same;
 }
 
+/* Gradients of the last step, in the planes' layout; zero where nothing learns. The caller frees them. */
+static inline float *net_gradients(const gap_plan *p, const gap_store *s) {
+    float *flat = calloc(s->floats, sizeof *flat);
+    for (int e = 0; e < s->n_entries; e++) {
+        const float *g = gap_plan_gradient(p, e);
+        if (g != NULL) memcpy(flat + s->entry[e].offset, g, s->entry[e].count * sizeof *flat);
+    }
+    return flat;
+}
+
 /* One optimizer step on batch number `k`. */
 static inline gap_status net_step(gap_plan *p, const net *t, int64_t n, uint32_t k, double lr, double ema, double clip) {
     static batch b;

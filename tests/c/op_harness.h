@@ -12,7 +12,7 @@ typedef struct {
     gap_op_ctx ctx;
     float *x, *y, *dy, *dx, *w[2], *dw[2];
     size_t n_x, n_y, n_w[2]; /* floats */
-    void *work, *derived;
+    void *work, *derived, *derived_back;
 } op_bench;
 
 /* After the op was emitted: prepares it and makes its buffers. x, dy and weights are drawn from `seed`; padding lanes are 0. */
@@ -39,6 +39,7 @@ static inline void op_bench_make(op_bench *b, const gap_kernels *kernels, int64_
     CHECK_OK(gap_alloc(&b->dy, b->n_y, 4));
     CHECK_OK(gap_alloc(&b->work, op->workspace_bytes, 1));
     CHECK_OK(gap_alloc(&b->derived, op->derived_bytes, 1));
+    CHECK_OK(gap_alloc(&b->derived_back, op->derived_back_bytes, 1));
     memset(b->work, 0xFF, op->workspace_bytes); /* NaN: nothing may be read before it is written */
     memset(b->y, 0xFF, b->n_y * 4), memset(b->dx, 0xFF, b->n_x * 4);
     op_fill_image(b->x, capacity, &op->in_desc[0], seed);
@@ -50,14 +51,14 @@ static inline void op_bench_make(op_bench *b, const gap_kernels *kernels, int64_
         harness_fill(b->w[k], n_w[k], seed + 2 + (uint32_t)k);
         memset(b->dw[k], 0xFF, n_w[k] * 4);
     }
-    b->ctx = (gap_op_ctx){.n = capacity, .capacity = capacity, .training = training, .workspace = b->work, .derived = b->derived, .kernels = kernels};
+    b->ctx = (gap_op_ctx){.n = capacity, .capacity = capacity, .training = training, .workspace = b->work, .derived = b->derived, .derived_back = b->derived_back, .kernels = kernels};
     b->ctx.in[0] = b->x, b->ctx.out[0] = b->y, b->ctx.dout = b->dy, b->ctx.din[0] = b->dx;
     for (int k = 0; k < 2; k++)
         if (op->weight[k] >= 0) b->ctx.weight[k] = b->w[k], b->ctx.dweight[k] = b->dw[k];
 }
 
 static inline void op_bench_free(op_bench *b) {
-    gap_free(b->x), gap_free(b->dx), gap_free(b->y), gap_free(b->dy), gap_free(b->work), gap_free(b->derived);
+    gap_free(b->x), gap_free(b->dx), gap_free(b->y), gap_free(b->dy), gap_free(b->work), gap_free(b->derived), gap_free(b->derived_back);
     for (int k = 0; k < 2; k++) gap_free(b->w[k]), gap_free(b->dw[k]);
     gap_oplist_free(&b->list);
 }

@@ -63,9 +63,7 @@ static void check_gradients(net *t, int64_t capacity, int64_t n) {
     CHECK(loss_at(p, &b, n) > 0);
     CHECK(snapshot_still(&before, t->store)); /* without an optimizer nothing moves */
     free(before.bytes);
-    size_t bytes = t->store->floats * sizeof(float);
-    float *gradient = malloc(bytes);
-    memcpy(gradient, gap_plan_gradients(p), bytes);
+    float *gradient = net_gradients(p, t->store);
     for (int e = 0; e < t->store->n_entries; e++) {
         if (t->store->entry[e].trainable) check_entry(p, t, &b, n, e, gradient);
         else

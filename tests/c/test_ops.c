@@ -18,7 +18,7 @@ typedef struct {
     float *value[MAX_VALUES], *gradient[MAX_VALUES];
     bool has_gradient[MAX_VALUES];
     float *weight[MAX_WEIGHTS], *dweight[MAX_WEIGHTS];
-    void *workspace[MAX_VALUES], *saved[MAX_VALUES], *derived[MAX_VALUES];
+    void *workspace[MAX_VALUES], *saved[MAX_VALUES], *derived[MAX_VALUES], *derived_back[MAX_VALUES];
     gap_op_ctx ctx;
     int64_t ids[CAPACITY];
 } machine;
@@ -41,7 +41,7 @@ static size_t gradient_floats(const machine *m, int v) {
 
 static void machine_end(machine *m) {
     for (int k = 0; k < MAX_VALUES; k++)
-        free(m->value[k]), free(m->gradient[k]), free(m->workspace[k]), free(m->saved[k]), free(m->derived[k]);
+        free(m->value[k]), free(m->gradient[k]), free(m->workspace[k]), free(m->saved[k]), free(m->derived[k]), free(m->derived_back[k]);
     for (int k = 0; k < MAX_WEIGHTS; k++) free(m->weight[k]), free(m->dweight[k]);
     gap_oplist_free(&m->list);
 }
@@ -49,7 +49,7 @@ static void machine_end(machine *m) {
 static gap_op_ctx ctx_of(const machine *m, const gap_op *op, int at) {
     gap_op_ctx c = m->ctx;
     c.n = m->n, c.capacity = m->capacity, c.training = m->list.training, c.ids = m->ids;
-    c.workspace = m->workspace[at], c.saved = m->saved[at], c.derived = m->derived[at];
+    c.workspace = m->workspace[at], c.saved = m->saved[at], c.derived = m->derived[at], c.derived_back = m->derived_back[at];
     for (int k = 0; k < op->n_in; k++) c.in[k] = m->value[op->in[k]];
     for (int k = 0; k < op->n_out; k++) c.out[k] = m->value[op->out[k]];
     for (int k = 0; k < op->n_weights; k++)
@@ -67,6 +67,7 @@ static void machine_prepare(machine *m, const gap_kernels *kernels) {
         gap_op *op = &m->list.op[k];
         if (op->def->prepare != NULL) CHECK_OK(op->def->prepare(op, &env));
         m->workspace[k] = poisoned(op->workspace_bytes), m->saved[k] = poisoned(op->saved_bytes), m->derived[k] = poisoned(op->derived_bytes);
+        m->derived_back[k] = poisoned(op->derived_back_bytes);
     }
 }
 

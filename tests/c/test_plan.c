@@ -215,10 +215,20 @@ static void test_plan_describes_itself(void) {
     for (int k = 0; k < t.graph->n_nodes; k++) want += gap_graph_macs(t.graph, k);
     CHECK(macs == want && macs > 0 && dropout);
     gap_plan_memory m = gap_plan_memory_of(p);
-    CHECK(m.weights == t.store->floats * 4 && m.gradients == m.weights && m.slots == (size_t)o.optimizer->n_slots * m.weights);
-    CHECK(m.total == m.arena + m.weights + m.gradients + m.slots && m.arena >= m.derived + m.workspace);
-    CHECK(gap_plan_gradients(p) == NULL);
+    size_t learning = 0;
+    for (int e = 0; e < t.store->n_entries; e++) learning += t.store->entry[e].trainable ? t.store->entry[e].count * 4 : 0;
+    CHECK(m.weights == t.store->floats * 4 && m.gradients == learning && m.slots == (size_t)o.optimizer->n_slots * m.weights);
+    CHECK(m.total == m.arena + m.weights + m.slots && m.arena >= m.alive && m.alive >= m.gradients && m.alive >= m.workspace);
+    for (int e = 0; e < t.store->n_entries; e++) CHECK(gap_plan_gradient(p, e) == NULL);
     gap_plan_free(p);
+    int64_t before = gap_memory_live();
+    o.measure = true;
+    CHECK_OK(gap_plan_new(&p, t.graph, t.store, &o));
+    gap_plan_memory same = gap_plan_memory_of(p);
+    CHECK(memcmp(&m, &same, sizeof m) == 0 && p->arena == NULL);
+    CHECK_FAILS(net_step(p, &t, 1, 0, 0.1, -1, 0), GAP_ERR_VALUE);
+    gap_plan_free(p);
+    CHECK(gap_memory_live() == before);
     net_free(&t);
 }
 

@@ -365,6 +365,84 @@ def test_memory_and_description():
     assert "Plan(Net(" in repr(plan)
 
 
+NETS = {
+    "resnet8": (["layer*.*"], (3, 16, 16), {}),
+    "resnet18": (["layer1", "layer2.0", "layer*.1"], (3, 16, 16), {"stem": "cifar"}),
+    "resnet50": (["layer*.*"], (3, 32, 32), {"stem": "imagenet"}),
+    "mobilenet_v2": (["features.*"], (3, 32, 32), {"width": 0.25, "dropout": 0.2}),
+    "mobilenet_v3_small": (["features.*", "classifier"], (3, 32, 32), {"dropout": 0.2}),
+}
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_recomputing_changes_no_bit_and_takes_less(name):
+    layers, shape, options = NETS[name]
+    x = np.random.default_rng(5).standard_normal((N, *shape), dtype=np.float32)
+    threads = _core.get_num_threads()
+    seen = []
+    try:
+        for recompute, used in (((), 2), (layers, 2), (layers, 1), (layers, 3)):
+            gl.set_num_threads(used)
+            model = gl.models.create(name, num_classes=10, in_channels=shape[0], input_shape=shape, **options)
+            plan = make(model=model, shape=shape, recompute=recompute)
+            for k in range(3):
+                plan.step(x[: N - k], Y[: N - k], ema_decay=0.9)
+            again = [row for row in plan.describe() if "recomputed" in row["choice"]]
+            assert bool(again) == bool(recompute)
+            seen.append((planes(plan), plan.memory()["alive"]))
+    finally:
+        gl.set_num_threads(threads)
+    assert all(state == seen[0][0] for state, _ in seen)
+    assert seen[1][1] < seen[0][1]
+
+
+def test_names_to_recompute_are_checked():
+    net = gl.models.resnet18(num_classes=10, stem="cifar").net((3, 16, 16))
+    assert net.layers(["layer1", "layer4.*"]) == ["layer1", "layer4.0", "layer4.1"]
+    assert net.layers("layer*.0.conv1")[0] == "layer1.0.conv1"
+    parts = net, gl.losses.CrossEntropy(), gl.optim.SGD(lr=0.1), (2, 3, 16, 16)
+    with pytest.raises(ValueError, match="recompute: no layer is called 'layr1'; did you mean 'layer1'"):
+        gl.compile(*parts, recompute=["layr1"])
+    with pytest.raises(ValueError, match="recompute: no layer is called 'layer'"):
+        _core.Plan(net.graph(), net.store, batch=2, recompute=["layer"])
+    for wrong in ("layer1", [1], 3):
+        with pytest.raises(TypeError):
+            _core.Plan(net.graph(), net.store, batch=2, recompute=wrong)
+
+
+def test_recomputing_counts_as_backward():
+    model = gl.models.resnet18(num_classes=10, stem="cifar")
+    plan = make(model=model, shape=(3, 16, 16), recompute=["layer*.*"])
+    x = np.zeros((N, 3, 16, 16), np.float32)
+    plan.profile()
+    for _ in range(2):
+        plan.step(x, Y)
+    rows = plan.profile()
+    assert all(row["backward_seconds"] > 0 for row in rows if "recomputed" in row["choice"])
+
+
+def test_memory_is_known_before_anything_is_allocated():
+    shape = (3, 16, 16)
+    net = gl.models.resnet18(num_classes=10, stem="cifar").net(shape)
+    parts = net, gl.losses.CrossEntropy(), gl.optim.SGD(lr=0.1, momentum=0.9), (64, *shape)
+    live = _core.memory_counters()[0]
+    for recompute in ([], ["layer*.*"]):
+        told = gl.memory(*parts, recompute=recompute)
+        gc.collect()
+        assert _core.memory_counters()[0] <= live + 8  # the graph of this shape stays
+        assert "slot0" not in net.store.planes()
+        assert told == gl.compile(net, *parts[1:], recompute=recompute).memory()
+        net = gl.models.resnet18(num_classes=10, stem="cifar").net(shape)
+        parts = (net, *parts[1:])
+        live = _core.memory_counters()[0]
+    assert told["total"] == told["arena"] + told["weights"] + told["slots"]
+    assert told["slots"] == told["weights"]
+    with pytest.raises(ValueError, match="made to be measured"):
+        _core.Plan(net.graph(), net.store, batch=2, input_dtype="float32", measure=True).forward(
+            np.zeros((1, *net.input_shape), np.float32)
+        )
+
+
 def big(batch=16):
     net = gl.models.create("resnet18", num_classes=10, input_shape=(3, 48, 48)).net((3, 48, 48), seed=0)
     plan = gl.compile(net, gl.losses.CrossEntropy(), gl.optim.SGD(lr=0.01), (batch, 3, 48, 48))

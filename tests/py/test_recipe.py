@@ -361,6 +361,7 @@ def test_overrides_are_typed():
             "model.stem": "imagenet",
             "pretrained": "12",
             "freeze": "[layer1, layer2]",
+            "recompute": "[layer*.*]",
         }
     )
     assert changed.optimizer == {**recipe.optimizer, "lr": 0.05}
@@ -375,6 +376,8 @@ def test_overrides_are_typed():
     assert changed.model["stem"] == "imagenet"
     assert changed.pretrained == "12", "a path is text, whatever it looks like"
     assert changed.freeze == ["layer1", "layer2"]
+    assert changed.recompute == ["layer*.*"]
+    assert Recipe(data="digits", recompute="layer1").recompute == ["layer1"]
     assert recipe == Recipe.from_yaml(DESIGN), "the first recipe is unchanged"
 
 

@@ -244,6 +244,15 @@ def test_frozen_layers_stay(tmp_path: Path) -> None:
     )
 
 
+def test_recomputed_layers_give_the_same_run(tmp_path: Path) -> None:
+    plain = small.train(tmp_path / "a")
+    run = small.train(tmp_path / "b", recompute=["conv1", "bn1", "relu", "conv2"])
+    assert small.digest(run.last) == small.digest(plain.last)
+    assert checkpoint.read(run.last or "").recipe["recompute"] == ["conv1", "bn1", "relu", "conv2"]
+    with pytest.raises(RecipeError, match="recompute: no layer is called 'conf1'; did you mean 'conv1'"):
+        small.train(tmp_path / "c", recompute=["conf1"])
+
+
 def test_the_schedule_is_used(tmp_path: Path) -> None:
     rates: list[float] = []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import fnmatch
 import hashlib
 import html
 from collections.abc import Iterable, Mapping, Sequence
@@ -47,6 +48,11 @@ class LoadReport(NamedTuple):
             names = getattr(self, name)
             parts.append(f"{len(names)} {name}" + (f" ({_some(names)})" if names else ""))
         return ", ".join(parts)
+
+
+def _matches(name: str, pattern: str) -> bool:
+    parts, wanted = name.split("."), pattern.split(".")
+    return len(parts) == len(wanted) and all(map(fnmatch.fnmatchcase, parts, wanted))
 
 
 def _some(names: Sequence[str], count: int = 5) -> str:
@@ -357,6 +363,38 @@ class Net:
         for name in frozen:
             self.store.set_trainable(name, False)
         return frozen
+
+    def layers(self, patterns: Iterable[str], what: str = "layers") -> list[str]:
+        """The layers and groups of layers that these names mean, in the network's order.
+
+        Parameters
+        ----------
+        patterns : iterable of str
+            Names (``"layer1"``, ``"layer1.0.conv1"``), or patterns that are matched part by part
+            (``"layer*.*"``: every block of every stage).
+        what : str
+            Who asks; the first word of an error.
+
+        Raises
+        ------
+        ValueError
+            A pattern that names nothing.
+        """
+        names = [str(node["name"]) for node in self.document["nodes"]]
+        heads = list(
+            dict.fromkeys(".".join(n.split(".")[:k]) for n in names for k in range(1, n.count(".") + 2))
+        )
+        found: dict[str, None] = {}
+        for pattern in [patterns] if isinstance(patterns, str) else list(patterns):
+            hit = [h for h in heads if h == pattern] or [h for h in heads if _matches(h, pattern)]
+            if not hit:
+                near = difflib.get_close_matches(pattern, heads, 1)
+                raise ValueError(
+                    f"{what}: no layer is called {pattern!r}; "
+                    + (f"did you mean {near[0]!r}?" if near else f"there are {_some(heads)}")
+                )
+            found.update(dict.fromkeys(hit))
+        return [h for h in heads if h in found]
 
     # -- running --
 

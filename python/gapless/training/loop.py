@@ -183,7 +183,14 @@ class Trainer:
             input_dtype="uint8",
             loss=self.loss,
             optimizer=self.recipe["optimizer"]["name"],
+            recompute=self._recomputed(),
         )
+
+    def _recomputed(self) -> list[str]:
+        try:  # a run that was begun before the key existed keeps everything
+            return self.net.layers(self.recipe.get("recompute", []), "recompute")
+        except ValueError as e:
+            raise RecipeError(str(e)) from None
 
     def begin(self) -> None:
         """Position 0: the average begins as the weights, and a first checkpoint holds them."""
