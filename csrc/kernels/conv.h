@@ -37,6 +37,10 @@ typedef struct {
     const float *bias;            /* (oc_blocks * 16), for GAP_CONV_BIAS */
 } gap_conv_rows;
 
+/* What will be wanted next, fetched on the way, which changes no result: vectors at[] + k*block + i*img + p*16 of the pixels p
+ * and images i at work, k < blocks. */
+typedef struct { const float *at[2]; int64_t img, block; int blocks; } gap_conv_ahead;
+
 /* A weight gradient's tile: for k < m, output block b
  *   dw[k*dw_k + b*dw_oc + lane] += sum over (image i, row r, pixel p) in this order of
  *                                  a[i*a_img + r*a_row + p*a_px + k] * d[b*d_oc + i*d_img + r*d_row + p*d_px + lane]
@@ -50,8 +54,7 @@ typedef struct {
     int m, oc_blocks;
     float *dw;
     int64_t dw_k, dw_oc;
-    const float *ahead[2];        /* both or none: vectors that will be wanted next, fetched on the way; pixel p of row 0, image i */
-    int64_t ahead_img, ahead_oc;  /* and output block b: ahead[] + b*ahead_oc + i*ahead_img + p*16. Changes no result. */
+    gap_conv_ahead ahead[2];      /* shared out over the tiles */
 } gap_conv_cols;
 
 typedef struct {
