@@ -16,6 +16,10 @@
 /* What a sum of chains begins with: 0, bias[channel], or what y holds. */
 typedef enum { GAP_CONV_ZERO, GAP_CONV_BIAS, GAP_CONV_KEEP } gap_conv_start;
 
+/* What will be wanted next, fetched on the way, which changes no result: vectors at[] + k*block + i*img + p*16 of the pixels p
+ * and images i at work, k < blocks. */
+typedef struct { const float *at[2]; int64_t img, block; int blocks; } gap_conv_ahead;
+
 /* Many rows of output pixels:
  *   y[b][r][p][lane] = start + one chain for each group of `chain` input blocks (the last may be smaller), in order; a chain
  *                      runs over (input block i, tap t, channel k), in this order of nesting, of
@@ -35,6 +39,7 @@ typedef struct {
     int oc_blocks;
     gap_conv_start start;
     const float *bias;            /* (oc_blocks * 16), for GAP_CONV_BIAS */
+    gap_conv_ahead ahead;         /* block k of it beside input block k, rows being images; only where a_px is 16 and taps 1 */
 } gap_conv_rows;
 
 /* A weight gradient's tile: for k < m, output block b
@@ -50,8 +55,7 @@ typedef struct {
     int m, oc_blocks;
     float *dw;
     int64_t dw_k, dw_oc;
-    const float *ahead[2];        /* both or none: vectors that will be wanted next, fetched on the way; pixel p of row 0, image i */
-    int64_t ahead_img, ahead_oc;  /* and output block b: ahead[] + b*ahead_oc + i*ahead_img + p*16. Changes no result. */
+    gap_conv_ahead ahead[2];      /* shared out over the tiles */
 } gap_conv_cols;
 
 typedef struct {

@@ -143,6 +143,15 @@ gap_pointwise_view gap_pointwise_load(const gap_stream_kernels *k, const gap_poi
     return v;
 }
 
+gap_conv_ahead gap_pointwise_ahead(const gap_pointwise_side *side, const gap_pointwise_box *box) {
+    const gap_source *s = side->s;
+    const int64_t at = (box->n0 * s->blocks + box->b0) * s->plane + box->p0 * 16;
+    gap_conv_ahead a = {.img = s->blocks * s->plane, .block = s->plane};
+    if (strided(side->stride) || box->p0 >= box->p1 || box->b0 >= box->b1) return a;
+    a.at[0] = s->x + at, a.at[1] = s->pro.z ? s->pro.z + at : a.at[0], a.blocks = (int)(box->b1 - box->b0);
+    return a;
+}
+
 /* ---- products ---- */
 
 gap_pointwise_goal gap_pointwise_forward(const gap_pointwise *p, const gap_sink *out) {
@@ -185,7 +194,9 @@ static void chains(const gap_conv_kernels *k, gap_conv_rows r, const gap_pointwi
     for (int64_t g = 0; g < m->blocks; g += POINTWISE_CHAIN) {
         r.blocks = (int)gap_min64(POINTWISE_CHAIN, m->blocks - g);
         r.kc_last = g + r.blocks == m->blocks ? (int)m->last : 16;
+        if (m->ahead.blocks < g + r.blocks) r.ahead.blocks = 0;
         k->rows(&r);
+        for (int j = 0; j < 2 && r.ahead.blocks; j++) r.ahead.at[j] += r.blocks * r.ahead.block;
         r.start = GAP_CONV_KEEP, r.a += r.blocks * r.a_block, r.w += r.blocks * 256;
     }
 }
@@ -216,7 +227,8 @@ void gap_pointwise_multiply(const gap_kernels *k, const gap_pointwise_goal *g, c
     gap_conv_rows r = {.a = m->a.at, .a_px = 16, .a_row = m->a.image, .a_block = m->a.block, .off = here, .taps = 1, .kc = 16, .chain = POINTWISE_CHAIN,
                        .w = m->w, .w_tap = 256, .w_block = 256, .w_oc = m->w_oc, .y = s->y + box->n0 * image + box->b0 * s->plane, .y_px = 16,
                        .y_row = image, .y_oc = s->plane, .pixels = pixels, .rows = images, .oc_blocks = (int)(box->b1 - box->b0),
-                       .start = keep ? GAP_CONV_KEEP : m->bias ? GAP_CONV_BIAS : GAP_CONV_ZERO, .bias = m->bias};
+                       .start = keep ? GAP_CONV_KEEP : m->bias ? GAP_CONV_BIAS : GAP_CONV_ZERO, .bias = m->bias, .ahead = m->ahead};
+    if (sparse || g->h * g->w == 1) r.ahead.blocks = 0;
     if (pixels == 1 && g->h * g->w == 1) { /* a pixel per image: the images make the row */
         r.a_px = m->a.image, r.y_px = image, r.pixels = images, r.rows = 1;
         chains(k->conv, r, m);
@@ -241,31 +253,75 @@ typedef struct {
     const gap_pointwise_goal *goal;
     int64_t in_c, in_blocks, n;
     const float *w, *bias;
-    int64_t images, bands, parts, group, wide; /* images of a unit, units across bands and output blocks; input blocks at once */
+    int64_t images, bands, steps, parts, group, wide; /* images of a step; steps (bands of images) of a unit; input blocks at once */
+    int64_t run;                  /* steps that go together because their input lies in place and fits the cache; else 1 */
     gap_scratch scratch;
 } all_job;
 
-static void all_unit(void *arg, int64_t unit, int thread) {
-    all_job *job = arg;
+/* Band `step` of all images: its images and pixels; none behind the last one. */
+static void all_step(const all_job *job, int64_t step, gap_pointwise_box *box) {
+    box->n0 = gap_min64(job->n, step / job->bands * job->images), box->n1 = gap_min64(job->n, box->n0 + job->images);
+    gap_pointwise_band(job->goal, step % job->bands, &box->p0, &box->p1);
+}
+
+/* What of the input stands behind `from`: its next blocks, or the first ones of the unit's next step. */
+static gap_conv_ahead all_ahead(const all_job *job, const gap_pointwise_box *from, int64_t step, int64_t end) {
+    gap_pointwise_box next = *from;
+    next.b0 = from->b1 == job->in_blocks ? 0 : from->b1, next.b1 = gap_min64(job->in_blocks, next.b0 + job->group);
+    if (next.b0 == 0 && step + 1 < end) all_step(job, step + 1, &next);
+    else if (next.b0 == 0) next.b1 = 0;
+    return gap_pointwise_ahead(job->in, &next);
+}
+
+static void all_box(const all_job *job, int64_t part, int64_t step, int64_t end, float *scratch) {
     const gap_pointwise_goal *g = job->goal;
-    const int64_t part = unit % job->parts, band = unit / job->parts % job->bands, n0 = unit / job->parts / job->bands * job->images;
     const int64_t o0 = g->s->blocks * part / job->parts, o1 = g->s->blocks * (part + 1) / job->parts;
-    gap_pointwise_box from = {.n0 = n0, .n1 = gap_min64(job->n, n0 + job->images)};
-    int slot;
-    float *scratch = gap_scratch_take(&job->scratch, thread, &slot);
-    gap_pointwise_band(g, band, &from.p0, &from.p1);
+    gap_pointwise_box from = {.b0 = 0};
+    all_step(job, step, &from);
     for (; from.b0 < job->in_blocks; from.b0 = from.b1) {
         from.b1 = gap_min64(job->in_blocks, from.b0 + job->group);
         const bool final = from.b1 == job->in_blocks;
         gap_pointwise_product m = {.a = gap_pointwise_load(job->k->stream, job->in, &from, scratch), .blocks = from.b1 - from.b0,
-                                   .last = final ? job->in_c - (job->in_blocks - 1) * 16 : 16, .w_oc = job->in_blocks * 256, .band = band,
-                                   .first = from.b0 == 0, .final = final};
+                                   .last = final ? job->in_c - (job->in_blocks - 1) * 16 : 16, .w_oc = job->in_blocks * 256, .band = step % job->bands,
+                                   .first = from.b0 == 0, .final = final, .ahead = all_ahead(job, &from, step, end)};
         gap_pointwise_box to = from;
         for (to.b0 = o0; to.b0 < o1; to.b0 = to.b1) {
             to.b1 = gap_min64(o1, to.b0 + job->wide);
             m.w = job->w + to.b0 * m.w_oc + from.b0 * 256, m.bias = job->bias ? job->bias + to.b0 * 16 : NULL;
             gap_pointwise_multiply(job->k, g, &to, &m);
+            m.ahead.blocks = 0; /* once is enough */
         }
+    }
+}
+
+/* Steps whose input lies in place and in the cache: each output plane is written in one long run. */
+static void all_run(const all_job *job, int64_t part, int64_t first, int64_t end) {
+    const gap_pointwise_goal *g = job->goal;
+    const int64_t o1 = g->s->blocks * (part + 1) / job->parts;
+    gap_pointwise_box from = {.b1 = job->in_blocks}, to;
+    for (int64_t o = g->s->blocks * part / job->parts, next; o < o1; o = next) {
+        next = gap_min64(o1, o + job->wide);
+        for (int64_t step = first; step < end; step++) {
+            all_step(job, step, &from);
+            to = from, to.b0 = o, to.b1 = next;
+            const gap_pointwise_product m = {.a = gap_pointwise_load(job->k->stream, job->in, &from, NULL), .blocks = job->in_blocks,
+                                             .last = job->in_c - (job->in_blocks - 1) * 16, .w_oc = job->in_blocks * 256, .band = step % job->bands,
+                                             .w = job->w + o * job->in_blocks * 256, .bias = job->bias ? job->bias + o * 16 : NULL, .first = true, .final = true};
+            gap_pointwise_multiply(job->k, g, &to, &m);
+        }
+    }
+}
+
+static void all_unit(void *arg, int64_t unit, int thread) {
+    all_job *job = arg;
+    const int64_t part = unit % job->parts, first = unit / job->parts * job->steps;
+    const int64_t end = gap_min64(first + job->steps, gap_ceil_div(job->n, job->images) * job->bands);
+    int slot;
+    float *scratch = gap_scratch_take(&job->scratch, thread, &slot);
+    for (int64_t step = first, next; step < end; step = next) {
+        next = gap_min64(end, step + job->run);
+        if (job->run > 1) all_run(job, part, step, next);
+        else all_box(job, part, step, end, scratch);
     }
     gap_scratch_give(&job->scratch, slot);
 }
@@ -288,8 +344,11 @@ gap_status gap_pointwise_all(const gap_op_ctx *ctx, const gap_pointwise_side *in
     all_job job = {.k = ctx->kernels, .in = in, .goal = goal, .in_c = in_c, .in_blocks = in->s->blocks, .n = ctx->n, .w = w, .bias = bias,
                    .images = gap_min64(ctx->n, most_images(goal)), .bands = gap_pointwise_bands(goal), .wide = pixels <= 6 ? 4 : 2};
     while (job.images > 1 && job.images * pixels >= 56 && gap_ceil_div(ctx->n, job.images) * job.bands < want) job.images = (job.images + 1) / 2;
-    const int64_t units = gap_ceil_div(ctx->n, job.images) * job.bands;
+    const int64_t all = gap_ceil_div(ctx->n, job.images) * job.bands;
+    job.steps = gap_max64(1, all / (2 * want));
+    const int64_t units = gap_ceil_div(all, job.steps);
     job.parts = gap_min64(gap_ceil_div(want, units), gap_ceil_div(goal->s->blocks, 4));
+    job.run = gap_pointwise_in_place(in) ? gap_max64(1, LOADED * 3 / 2 / (job.in_blocks * job.images * pixels * 64)) : 1;
     job.group = gap_pointwise_in_place(in) ? job.in_blocks : most_blocks(goal, job.in_blocks);
     gap_scratch_begin(&job.scratch, ctx->workspace, all_bytes(goal, job.in_blocks, in->w), slots);
     return gap_parallel_sized(units * job.parts, all_unit, &job, gap_ns_of_fmas(ctx->n * goal->grid_h * goal->grid_w * in_c * goal->s->blocks * 16));

@@ -15,6 +15,7 @@
 #ifndef GAP_OPS_CONV_POINTWISE_H
 #define GAP_OPS_CONV_POINTWISE_H
 
+#include "kernels/conv.h"
 #include "ops/ops.h"
 #include "ops/source.h"
 
@@ -68,6 +69,9 @@ int64_t gap_pointwise_scratch(int64_t w, int64_t vectors);
 /* What the box means, where it lies or in the scratch. */
 gap_pointwise_view gap_pointwise_load(const gap_stream_kernels *k, const gap_pointwise_side *side, const gap_pointwise_box *box, float *scratch);
 
+/* The box of a side, to be fetched before it is loaded; strided, or of no pixels: nothing. */
+gap_conv_ahead gap_pointwise_ahead(const gap_pointwise_side *side, const gap_pointwise_box *box);
+
 /* Where a product goes: pixel (i, j) of the output's plane is the sink's pixel (i*stride[0], j*stride[1]). */
 typedef struct {
     const gap_sink *s;
@@ -87,6 +91,7 @@ typedef struct {
     gap_pointwise_view a;
     int64_t blocks, last, w_oc, band;
     const float *w, *bias;        /* bias: of the first block; NULL: none */
+    gap_conv_ahead ahead;
     bool first, final;
 } gap_pointwise_product;
 void gap_pointwise_multiply(const gap_kernels *k, const gap_pointwise_goal *g, const gap_pointwise_box *box, const gap_pointwise_product *m);

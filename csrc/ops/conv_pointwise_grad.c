@@ -50,13 +50,19 @@ static bool next_tile(const back_job *job, place *at) {
     return true;
 }
 
-/* The output's gradient of the next tile is fetched while this one is worked on: `pixels` of it are. */
-static void look_ahead(const back_job *job, const gap_pointwise_box *next, int64_t o0, int64_t pixels, gap_conv_cols *c) {
+/* What is fetched while a tile is worked on: the input and its gradient of the next blocks, and of the next tile its share of
+ * the output's gradient: blocks from `o` on, `pixels` into the tile. */
+static gap_conv_ahead next_blocks(const back_job *job, const gap_pointwise_box *box, int64_t b) {
+    const gap_source *s = job->x.s;
+    const int64_t at = (box->n0 * s->blocks + b) * s->plane + box->p0 * 16;
+    return (gap_conv_ahead){{s->x + at, job->dx.s ? job->dx.s->y + at : s->x + at}, s->blocks * s->plane, s->plane, 1};
+}
+
+static gap_conv_ahead next_output(const back_job *job, const gap_pointwise_box *next, int64_t o, int64_t blocks, int64_t pixels) {
     const gap_source *s = job->dy.s;
-    const int64_t at = (next->n0 * s->blocks + o0) * s->plane + (next->p0 + pixels) * 16;
-    if (pixels >= next->p1 - next->p0) return;
-    c->ahead[0] = s->x + at, c->ahead[1] = s->pro.z ? s->pro.z + at : c->ahead[0];
-    c->ahead_img = s->blocks * s->plane, c->ahead_oc = s->plane;
+    const float *at = s->x + (next->n0 * s->blocks + o) * s->plane + (next->p0 + pixels) * 16;
+    if (blocks <= 0 || pixels >= next->p1 - next->p0) return (gap_conv_ahead){{NULL, NULL}, 0, 0, 0};
+    return (gap_conv_ahead){{at, s->pro.z ? s->pro.z + (at - s->x) : at}, s->blocks * s->plane, s->plane, (int)blocks};
 }
 
 /* Adds the tile's products of input blocks [b0, b1) with output blocks of `d` to their partial sums, segment by segment. */
@@ -72,7 +78,9 @@ static void add_products(const back_job *job, const place *at, int64_t b0, int64
                                      .d_img = d->image, .d_oc = d->block, .pixels = box.p1 - box.p0, .rows = 1, .images = box.n1 - box.n0,
                                      .m = (int)gap_min64(16, p->in_c - b * 16), .oc_blocks = (int)(o1 - o0),
                                      .dw = part + (b * p->out_blocks + o0) * 256, .dw_k = 16, .dw_oc = 256};
-            if (after && b == at->b0) look_ahead(job, &after->box, o0, box.p0 - at->box.p0, &c);
+            if (b + p->wide < at->b1 && p->stride[0] * p->stride[1] == 1) c.ahead[0] = next_blocks(job, &box, b + p->wide);
+            const int64_t seen = (b - at->b0) * gap_max64(1, o1 - o0 - 1); /* a tile in each block is for the next blocks */
+            if (after) c.ahead[1] = next_output(job, &after->box, o0 + seen, o1 - o0 - seen, box.p0 - at->box.p0);
             job->k->conv->cols(&c);
         }
     }
