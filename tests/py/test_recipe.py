@@ -17,7 +17,7 @@ import gapless as gl
 from gapless import _peers, _sections, _yaml, schedule
 from gapless.data.pipeline import RandomInEvaluationError
 from gapless.errors import RecipeError
-from gapless.recipe import KEYS, Recipe, build_optimizer, build_pipeline, resolve
+from gapless.recipe import KEYS, Recipe, build_net, build_optimizer, build_pipeline, resolve
 
 DESIGN = """
 data:      {folder: flowers/, split: [0.8, 0.1, 0.1]}
@@ -586,6 +586,37 @@ def test_a_module_of_one_s_own_becomes_its_graph():
     assert resolve(stored).net().digest() == full.net().digest(), (
         "the recipe alone gives the same first weights"
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "cannot read .*: Expecting"),
+        ("[" * 100_000, "cannot read "),
+        ("null", "not the graph of a network"),
+        ("[1]", "not the graph of a network"),
+        ('"x"', "not the graph of a network"),
+        ('{"format": 2}', "format must be 1, got 2"),
+        ('{"format": 1}', "not the graph of a network: KeyError: 'nodes'"),
+        ('{"format": 1, "nodes": 3, "order": []}', "not the graph of a network"),
+    ],
+)
+def test_a_graph_s_file_that_is_none_is_named(tmp_path, text, said):
+    file = tmp_path / "net.json"
+    file.write_text(text)
+    with pytest.raises(RecipeError, match=f"^model.graph: .*{said}") as error:
+        build_net({"graph": str(file)}, (1, 8, 8), 0)
+    assert str(file) in str(error.value)
+
+
+def test_a_graph_comes_from_a_json_file(tmp_path):
+    net = gl.models.lenet(num_classes=10, in_channels=1).net((1, 8, 8), seed=0)
+    file = tmp_path / "net.json"
+    file.write_text(json.dumps(net.document))
+    full = resolve(Recipe(data="digits", model={"graph": str(file)}, epochs=1, seed=0))
+    assert full.net().digest() == net.digest()
+    with pytest.raises(RecipeError, match="cannot read .*none.json: No such file"):
+        resolve(Recipe(data="digits", model={"graph": str(tmp_path / "none.json")}, epochs=1)).net()
 
 
 def test_a_catalogue_model_given_as_an_object_is_stored_by_name():
