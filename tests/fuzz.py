@@ -437,6 +437,28 @@ def _documents(folder: Path) -> Reader:
     return Reader([json.dumps(sound.documents).encode()], read, spoil)
 
 
+def _graph(folder: Path) -> Reader:
+    """The file of ``model: {graph: FILE}``: a network that somebody else described."""
+    import gapless as gl
+    from gapless import recipe
+
+    file = folder / "graph.json"
+    nets = [
+        gl.models.lenet(num_classes=3, in_channels=1).net((1, 12, 12), seed=None),
+        gl.models.resnet8(num_classes=2, in_channels=1).net((1, 8, 8), seed=None),
+        gl.models.mobilenet_v3_small(num_classes=2, width=0.25).net((3, 16, 16), seed=None),
+    ]
+
+    def spoil(rng: Rng, text: bytes) -> bytes:
+        return json.dumps(bent(rng, json.loads(text))).encode()
+
+    def read(text: bytes) -> None:
+        file.write_bytes(text)
+        recipe.build_net({"graph": str(file)}, (1, 8, 8), None)
+
+    return Reader([json.dumps(net.document).encode() for net in nets], read, spoil)
+
+
 READERS: dict[str, Callable[[Path], Reader]] = {
     "idx": _idx,
     "idx.gz": lambda folder: _idx(folder, zipped=True),
@@ -455,6 +477,7 @@ READERS: dict[str, Callable[[Path], Reader]] = {
     "override": _override,
     "checkpoint": _checkpoint,
     "checkpoint.sealed": lambda folder: _checkpoint(folder, sealed=True),
+    "graph": _graph,
     "documents": _documents,
 }
 

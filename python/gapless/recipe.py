@@ -19,7 +19,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from gapless import _peers, _sections, _yaml, schedule
-from gapless.errors import RecipeError
+from gapless.errors import GaplessError, RecipeError
 
 __all__ = [
     "Recipe",
@@ -668,10 +668,14 @@ def build_net(model: Mapping[str, Any], input_shape: tuple[int, ...], seed: int 
     from gapless.nn.net import Net
 
     if "graph" in model:
-        document = model["graph"]
+        document, place = model["graph"], "model.graph"
         if isinstance(document, str):
-            document = _read_graph(document)
-        return Net(document, seed=seed)
+            document, place = _read_graph(document), f"model.graph: {document}"
+        try:
+            return Net(document, seed=seed)
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
+            what = str(error) if isinstance(error, GaplessError) else f"{type(error).__name__}: {error}"
+            raise RecipeError(f"{place}: not the graph of a network: {what}") from error
     values = {k: v for k, v in model.items() if k != "name"}
     try:
         return models.create(model["name"], input_shape=input_shape, **values).net(input_shape, seed)
@@ -684,11 +688,12 @@ def _read_graph(path: str) -> Any:
     if path.endswith(".safetensors"):
         from gapless import checkpoint
 
-        return checkpoint.read(path).documents["graph"]
+        return checkpoint.read(path).graph
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RecipeError(f"model.graph: cannot read {path}: {error}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        said = error.strerror if isinstance(error, OSError) else error
+        raise RecipeError(f"model.graph: cannot read {path}: {said}") from None
 
 
 from gapless._resolve import Resolved, resolve  # noqa: E402  (needs Recipe)

@@ -27,11 +27,10 @@ def test_import_loads_nothing_heavy():
     assert python(code) == "[]"
 
 
-def test_import_costs_little_more_than_numpy():
-    code = "import numpy, time; t = time.perf_counter(); import gapless; print(time.perf_counter() - t)"
-    assert (
-        min(float(python(code)) for _ in range(3)) < 0.5
-    )  # the aim is 0.05; a test must not fail on a slow day
+def test_import_costs_at_most_50_ms_above_numpy():
+    """Of processor time: a crowded machine makes no import dearer."""
+    clock = "t = time.process_time(); import gapless; print(time.process_time() - t)"
+    assert min(float(python(f"import numpy, time; {clock}")) for _ in range(3)) < 0.05
 
 
 def test_public_names_are_all_there():

@@ -7,6 +7,7 @@ import doctest
 import importlib
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ import gapless as gl
 from gapless import _peers, _sections, _yaml, schedule
 from gapless.data.pipeline import RandomInEvaluationError
 from gapless.errors import RecipeError
-from gapless.recipe import KEYS, Recipe, build_optimizer, build_pipeline, resolve
+from gapless.recipe import KEYS, Recipe, build_net, build_optimizer, build_pipeline, resolve
 
 DESIGN = """
 data:      {folder: flowers/, split: [0.8, 0.1, 0.1]}
@@ -212,7 +213,17 @@ EVERYWHERE = {
         "use_shared_memory",
     ],
     "PyTorch": ["num_workers", "shuffle", "transforms", "criterion", "num_epochs", "weight_decay"],
-    "timm": ["smoothing", "model_ema_decay", "warmup_lr", "img_size", "hflip", "clip_grad", "sched", "opt"],
+    "timm": [
+        "smoothing",
+        "model_ema_decay",
+        "warmup_lr",
+        "img_size",
+        "hflip",
+        "clip_grad",
+        "sched",
+        "opt",
+        "val_interval",
+    ],
     "Keras": ["validation_split", "callbacks", "metrics", "steps_per_epoch", "use_ema"],
     "YOLOv5": ["lr0", "lrf", "imgsz", "noval", "workers", "nc"],
 }
@@ -246,6 +257,13 @@ def test_every_answer_points_to_a_key_that_exists():
         )
         options = ("--out", "--resume", "--threads", "--quiet")
         assert first in KEYS or first in options or here.startswith(prose), (key, here)
+
+
+def test_every_answer_points_to_a_name_that_exists():
+    there = {name for family in _sections.FAMILIES.values() for name in _sections.rows(family)}
+    there |= {*_sections.rows("augments"), *schedule.names()}
+    for name, (_, here) in _peers._NAMES.items():
+        assert here.startswith("not ") or re.split("[ ,]", here)[0] in there, (name, here)
 
 
 def test_case_01_a_misspelt_key_is_an_error_with_the_nearest_name():
@@ -289,6 +307,7 @@ def test_case_04_no_section_drops_a_key():
     [
         ("optimizer: Momentum", "SGD"),
         ("optimizer: adamw", "AdamW"),
+        ("optimizer: RMSProp", "RMSprop"),
         ("loss: CELoss", "CrossEntropy"),
         ("loss: CrossEntropyLoss", "CrossEntropy"),
         ("schedule: CosineAnnealingLR", "Cosine"),
@@ -589,6 +608,37 @@ def test_a_module_of_one_s_own_becomes_its_graph():
     assert resolve(stored).net().digest() == full.net().digest(), (
         "the recipe alone gives the same first weights"
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "cannot read .*: Expecting"),
+        ("[" * 100_000, "cannot read "),
+        ("null", "not the graph of a network"),
+        ("[1]", "not the graph of a network"),
+        ('"x"', "not the graph of a network"),
+        ('{"format": 2}', "format must be 1, got 2"),
+        ('{"format": 1}', "not the graph of a network: KeyError: 'nodes'"),
+        ('{"format": 1, "nodes": 3, "order": []}', "not the graph of a network"),
+    ],
+)
+def test_a_graph_s_file_that_is_none_is_named(tmp_path, text, said):
+    file = tmp_path / "net.json"
+    file.write_text(text)
+    with pytest.raises(RecipeError, match=f"^model.graph: .*{said}") as error:
+        build_net({"graph": str(file)}, (1, 8, 8), 0)
+    assert str(file) in str(error.value)
+
+
+def test_a_graph_comes_from_a_json_file(tmp_path):
+    net = gl.models.lenet(num_classes=10, in_channels=1).net((1, 8, 8), seed=0)
+    file = tmp_path / "net.json"
+    file.write_text(json.dumps(net.document))
+    full = resolve(Recipe(data="digits", model={"graph": str(file)}, epochs=1, seed=0))
+    assert full.net().digest() == net.digest()
+    with pytest.raises(RecipeError, match=r"cannot read .*none\.json: No such file"):
+        resolve(Recipe(data="digits", model={"graph": str(tmp_path / "none.json")}, epochs=1)).net()
 
 
 def test_a_catalogue_model_given_as_an_object_is_stored_by_name():

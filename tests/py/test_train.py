@@ -138,6 +138,7 @@ def test_what_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
         run = gl.train(small.recipe(epochs=2, eval_every=2), out=tmp_path / "r")
     text = capsys.readouterr().out
     assert "10 classes, train 1438 + val 359 images" in text
+    assert f"model: {run.load().net.parameters_count()[1]:,} parameters, all of them trained" in text
     assert "23 steps per epoch, 46 in all" in text
     first, second = (line for line in text.splitlines() if line.startswith("epoch "))
     assert "train/running" in first

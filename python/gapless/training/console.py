@@ -111,9 +111,8 @@ def banner(
             lines.append(f"  {name:<5} {span}, largest class {count.max() / len(indices):.3f}")
     lines += [f"  ! {note}" for note in data.notes]  # empty classes among them
     trainable, total = parameters
-    lines.append(
-        f"model: {total:,} parameters" + (f", {trainable:,} of them trained" if trainable != total else "")
-    )
+    share = "all" if trainable == total else f"{trainable:,}"
+    lines.append(f"model: {total:,} parameters, {share} of them trained")
     return [*lines, *facts], warnings
 
 
