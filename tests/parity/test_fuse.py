@@ -112,8 +112,9 @@ class Block:
     def run(self, x, targets):
         n, c, h, w = self.shape
         self.net.store.set("x.weight", x.transpose(1, 0, 2, 3).reshape(c, -1, 1, 1).copy())
-        evaluated = self.net(self.one_hot)
-        plan = gl.compile(self.net, gl.losses.CrossEntropy(), gl.optim.SGD(lr=0.0), self.one_hot.shape)
+        shape, sgd = self.one_hot.shape, gl.optim.SGD(lr=0.0)
+        evaluated = gl.compile(self.net, None, None, shape, precision="precise").forward(self.one_hot)
+        plan = gl.compile(self.net, gl.losses.CrossEntropy(), sgd, shape, precision="precise")
         step = plan.step(self.one_hot, targets)
         found = plan.gradients()
         found["x"] = found.pop("x.weight").reshape(c, n, h, w).transpose(1, 0, 2, 3)

@@ -14,7 +14,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import torch_mobilenets  # noqa: E402
-from test_networks import distances, torch_losses_and_gradients  # noqa: E402
+from test_networks import distances as relative  # noqa: E402
+from test_networks import torch_losses_and_gradients  # noqa: E402
 
 import gapless as gl  # noqa: E402
 from gapless.models.mobilenet import Block  # noqa: E402
@@ -78,7 +79,7 @@ def distances(net, peer, batch):
     # A shift that the next BatchNorm takes out again has gradient 0: there is nothing to be relative to.
     least = 1e-9 * max(np.abs(g).max() for g in truth.values())
     truth = {name: g for name, g in truth.items() if np.abs(g).max() > least}
-    return distances(gradients, truth), distances(torch_first, truth)
+    return relative(gradients, truth), relative(torch_first, truth)
 
 
 class ShortV2(gl.models.MobileNetV2):
