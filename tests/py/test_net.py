@@ -58,6 +58,18 @@ def test_damaged_documents_are_refused(net):
         Net({**net.document, "nodes": nodes})
 
 
+def test_a_document_that_does_not_fit_takes_no_memory_for_weights(net, monkeypatch):
+    def no_store(net):
+        raise AssertionError("a store was made")
+
+    monkeypatch.setattr(Net, "_new_store", no_store)
+    nodes = [{**n, "config": dict(n["config"])} for n in net.document["nodes"]]
+    first = next(n for n in nodes if n["layer"] == "Conv2d")
+    first["config"]["kernel_size"] = 205
+    with pytest.raises(ShapeError, match=f"in {first['name']}: .*205 pixels"):
+        Net({**net.document, "nodes": nodes})
+
+
 def test_what_a_net_is(net):
     assert net.input_shape == (1, 8, 8)
     assert net.num_classes == 10

@@ -225,6 +225,7 @@ class Net:
             raise CheckpointError(f"graph: format must be 1, got {self.document.get('format')!r}")
         self._graphs: dict[tuple[int, ...], _core.Graph] = {}
         self._plans: dict[tuple[Any, ...], _core.Plan] = {}
+        self.graph()  # before the weights: layers that do not fit are refused before memory is taken for them
         self.store = self._new_store() if store is None else store
         if store is None and seed is not None:
             self.store.init(seed)
@@ -232,7 +233,6 @@ class Net:
         self._entries = [e["name"] for e in self.store.entries() if e["layer"] in owned]
         #: the store holds weights of other networks too (this module is a part of a larger one)
         self.is_part = len(self._entries) != len(self.store.entries())
-        self.graph()
 
     def _new_store(self) -> _core.Store:
         nodes = {node["name"]: node for node in reversed(self.document["nodes"])}
