@@ -306,7 +306,8 @@ static void all_run(const all_job *job, int64_t part, int64_t first, int64_t end
             to = from, to.b0 = o, to.b1 = next;
             const gap_pointwise_product m = {.a = gap_pointwise_load(job->k->stream, job->in, &from, NULL), .blocks = job->in_blocks,
                                              .last = job->in_c - (job->in_blocks - 1) * 16, .w_oc = job->in_blocks * 256, .band = step % job->bands,
-                                             .w = job->w + o * job->in_blocks * 256, .bias = job->bias ? job->bias + o * 16 : NULL, .first = true, .final = true};
+                                             .w = job->w + o * job->in_blocks * 256, .bias = job->bias ? job->bias + o * 16 : NULL,
+                                             .first = true, .final = true};
             gap_pointwise_multiply(job->k, g, &to, &m);
         }
     }
