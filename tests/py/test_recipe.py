@@ -619,7 +619,7 @@ def test_a_module_of_one_s_own_becomes_its_graph():
         ("[1]", "not the graph of a network"),
         ('"x"', "not the graph of a network"),
         ('{"format": 2}', "format must be 1, got 2"),
-        ('{"format": 1}', "not the graph of a network: KeyError: 'nodes'"),
+        ('{"format": 1}', "not the graph of a network: KeyError: 'input'"),
         ('{"format": 1, "nodes": 3, "order": []}', "not the graph of a network"),
     ],
 )
