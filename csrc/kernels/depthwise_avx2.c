@@ -7,7 +7,6 @@
 #define ROWS_M2 4
 #define GRAD_M 2
 #define GRAD_ACC 7
-#define HOLD(v) ((void)0)
 #include "kernels/depthwise.inc"
 #include "kernels/isa_end.h"
 #endif

@@ -7,7 +7,6 @@
 #define ROWS_M2 6
 #define GRAD_M 4
 #define GRAD_ACC 10
-#define HOLD(v) GAP_HOLD(v)
 #include "kernels/depthwise.inc"
 #include "kernels/isa_end.h"
 #endif

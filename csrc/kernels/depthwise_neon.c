@@ -7,6 +7,5 @@
 #define ROWS_M2 4
 #define GRAD_M 2
 #define GRAD_ACC 7
-#define HOLD(v) ((void)0)
 #include "kernels/depthwise.inc"
 #endif
