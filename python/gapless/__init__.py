@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from gapless._core import get_num_threads, set_num_threads, show_config
 
 if TYPE_CHECKING:
-    from gapless import augment, data, errors, losses, models, nn, optim, schedule
+    from gapless import augment, data, doctor, errors, losses, models, nn, optim, schedule
+    from gapless.doctor import Diagnosis, diagnose
     from gapless.evaluation import evaluate
     from gapless.plan import compile, memory
     from gapless.predict import load
@@ -23,11 +24,12 @@ if TYPE_CHECKING:
 
 __version__: str = show_config()["version"]
 
-_MODULES = ("augment", "data", "errors", "losses", "models", "nn", "optim", "report", "schedule")
+_MODULES = ("augment", "data", "doctor", "errors", "losses", "models", "nn", "optim", "report", "schedule")
 # public name -> module that has it
 _NAMES = {
     "CheckpointError": "errors",
     "DataError": "errors",
+    "Diagnosis": "doctor",
     "EvalRecord": "record",
     "EvaluationMismatch": "errors",
     "GaplessError": "errors",
@@ -37,6 +39,7 @@ _NAMES = {
     "Run": "training",
     "ShapeError": "errors",
     "compile": "plan",
+    "diagnose": "doctor",
     "evaluate": "evaluation",
     "load": "predict",
     "memory": "plan",
@@ -44,12 +47,15 @@ _NAMES = {
 }
 
 __all__ = [
+    "Diagnosis",
     "EvalRecord",
     "Recipe",
     "Run",
     "augment",
     "compile",
     "data",
+    "diagnose",
+    "doctor",
     "errors",
     "evaluate",
     "get_num_threads",
