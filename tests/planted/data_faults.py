@@ -1,0 +1,201 @@
+"""Faults in the images, their labels, and how they were split."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from .bed import Bed, Setup
+from .faults import fault
+from .sets import ImageSet, Labels, Part, Pixels
+from .truth import added_share, changed_labels, lost, lost_to_samples, without_samples
+
+
+def flipped(
+    part: Part, classes: int, share: float, rng: np.random.Generator
+) -> tuple[Part, NDArray[np.int64]]:
+    """The part with exactly that share of labels changed to any other one; and which."""
+    at = np.sort(rng.choice(len(part), size=round(share * len(part)), replace=False))
+    labels = part.labels.copy()
+    labels[at] = (labels[at] + rng.integers(1, classes, len(at))) % classes
+    return part.with_labels(labels), at
+
+
+@fault("labels-wrong-in-train", "L1", "data", changed_labels("train"))
+def labels_wrong_in_train(bed: Bed, setup: Setup) -> Setup:
+    """One training label in seven is another class."""
+    train, _ = flipped(setup.images.train, len(setup.images.classes), 0.15, bed.rng(0x11))
+    return setup.with_parts(train=train)
+
+
+@fault("labels-wrong-in-val", "L1", "data", changed_labels("val"))
+def labels_wrong_in_val(bed: Bed, setup: Setup) -> Setup:
+    """One validation label in seven is another class."""
+    val, _ = flipped(setup.images.val, len(setup.images.classes), 0.15, bed.rng(0x12))
+    return setup.with_parts(val=val)
+
+
+def _rolled(part: Part) -> Part:
+    order = np.argsort(np.array(part.names))
+    labels = part.labels.copy()
+    labels[order] = np.roll(part.labels[order], 1)
+    return part.with_labels(labels)
+
+
+@fault("labels-shifted", "L2", "data", lost_to_samples)
+def labels_shifted(bed: Bed, setup: Setup) -> Setup:
+    """In the list of validation samples every label stands one line too low."""
+    return setup.with_parts(val=_rolled(setup.images.val))
+
+
+@fault("two-annotators", "L3", "data", changed_labels("val"))
+def two_annotators(bed: Bed, setup: Setup) -> Setup:
+    """Who labelled validation calls most of one class by the name of another."""
+    val = setup.images.val
+    a, b = bed.rng(0x13).choice(len(setup.images.classes), 2, replace=False)
+    at = np.flatnonzero(val.labels == a)
+    labels = val.labels.copy()
+    labels[at[: round(0.7 * len(at))]] = b
+    return setup.with_parts(val=val.with_labels(labels))
+
+
+@fault("ordered-split", "S1", "data", lost)
+def ordered_split(bed: Bed, setup: Setup) -> Setup:
+    """The split cut a list that was sorted by class: training lacks the last class."""
+    train = setup.images.train
+    return setup.with_parts(train=train.take(train.labels != len(setup.images.classes) - 1))
+
+
+@fault("other-shares", "S2", "data", lost)
+def other_shares(bed: Bed, setup: Setup) -> Setup:
+    """Validation has four times as many of the first half of the classes as of the others."""
+    val, half = setup.images.val, len(setup.images.classes) // 2
+    rare = np.flatnonzero(val.labels >= half)
+    return setup.with_parts(val=val.take(np.sort(np.r_[np.flatnonzero(val.labels < half), rare[::5]])))
+
+
+def _darker(part: Part, rng: np.random.Generator) -> Part:
+    x = part.images.astype(np.float64) * 0.55 + 12
+    return part.with_images(np.clip(x + rng.normal(0, 6, x.shape), 0, 255).astype(np.uint8))
+
+
+@fault("val-darker", "S3", "data", lost_to_samples)
+def val_darker(bed: Bed, setup: Setup) -> Setup:
+    """Validation images come from a camera that is darker, flatter and noisier."""
+    return setup.with_parts(val=_darker(setup.images.val, bed.rng(0x53)))
+
+
+def _from_train(bed: Bed, setup: Setup, n: int) -> Part:
+    train = setup.images.train
+    return train.take(np.sort(bed.rng(0xD0B).choice(len(train), n, replace=False)))
+
+
+def _added(setup: Setup, images: Pixels, labels: Labels) -> Setup:
+    """With more validation samples, under names between the others."""
+    val = setup.images.val
+    names = tuple(f"{7 * i % 99991:05d}x" for i in range(len(labels)))
+    return setup.with_parts(val=val.plus(images, labels, names))
+
+
+@fault("exact-duplicates", "S4", "data", without_samples)
+def exact_duplicates(bed: Bed, setup: Setup) -> Setup:
+    """A quarter of validation are copies of training images."""
+    copies = _from_train(bed, setup, len(setup.images.val) // 3)
+    return _added(setup, copies.images, copies.labels)
+
+
+@fault("near-duplicates", "S5", "data", without_samples)
+def near_duplicates(bed: Bed, setup: Setup) -> Setup:
+    """A quarter of validation are training images, mirrored, saved as JPEG, or resized and back."""
+    copies = _from_train(bed, setup, len(setup.images.val) // 3)
+    changed = [_again(image, i) for i, image in enumerate(copies.images)]
+    return _added(setup, np.stack(changed), copies.labels)
+
+
+def _again(image: Pixels, i: int) -> Pixels:
+    import io
+
+    grey = image.shape[2] == 1
+    picture = Image.fromarray(image[..., 0] if grey else image)
+    if i % 3 == 0:
+        picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    elif i % 3 == 1:
+        f = io.BytesIO()
+        picture.save(f, "JPEG", quality=90)
+        picture = Image.open(f)
+    else:
+        side = picture.width
+        larger = picture.resize((round(1.5 * side), round(1.5 * side)), Image.Resampling.BICUBIC)
+        picture = larger.resize((side, side), Image.Resampling.BICUBIC)
+    out = np.asarray(picture)
+    return out[..., None] if grey else out
+
+
+@fault("border-tells-class", "S7", "data", lost)
+def border_tells_class(bed: Bed, setup: Setup) -> Setup:
+    """In training, each class came with a border of its own brightness; in validation the borders are
+    drawn at random."""
+    images, k = setup.images, len(setup.images.classes)
+    levels = np.linspace(0, 255, k).astype(np.uint8)
+    drawn = bed.rng(0x57).integers(0, k, len(images.val))
+    return setup.with_parts(
+        train=_bordered(images.train, levels[images.train.labels]), val=_bordered(images.val, levels[drawn])
+    )
+
+
+def _bordered(part: Part, level: Pixels) -> Part:
+    x = part.images.copy()
+    for rows in (np.s_[:, :1], np.s_[:, -1:], np.s_[:, :, :1], np.s_[:, :, -1:]):
+        x[rows] = level[:, None, None, None]
+    return part.with_images(x)
+
+
+@fault("frames-of-a-clip", "S6", "data", added_share("val"))
+def frames_of_a_clip(bed: Bed, setup: Setup) -> Setup:
+    """Images come in clips of several frames, and the split was drawn over frames: half of validation are
+    further frames of training's clips (moved by a pixel, in other light)."""
+    rng, val = bed.rng(0x66), setup.images.val
+    train = setup.images.train
+    train = replace(train, names=tuple(f"clip{i:04d}_0" for i in range(len(train))))
+    own = val.take(np.arange(len(val) // 2))
+    own = replace(own, names=tuple(f"clip{len(train) + i:04d}_0" for i in range(len(own))))
+    rows = np.sort(rng.choice(len(train), len(own), replace=False))
+    frames = np.stack([_frame(train.images[i], rng) for i in rows])
+    names = tuple(f"clip{i:04d}_1" for i in rows)
+    return setup.with_parts(train=train, val=own.plus(frames, train.labels[rows], names))
+
+
+def _frame(image: Pixels, rng: np.random.Generator) -> Pixels:
+    moved = np.roll(image, rng.integers(-1, 2, 2), axis=(0, 1)).astype(np.float64)
+    return np.clip(moved * rng.uniform(0.8, 1.2) + rng.normal(0, 6, image.shape), 0, 255).astype(np.uint8)
+
+
+ODD = 0.12
+
+
+def _odd(folder: Path, images: ImageSet) -> None:
+    """Every so many file is 16 bit deep, has an alpha channel, or lies on its side with an EXIF entry."""
+    for part in (images.train, images.val):
+        for i in range(round(ODD * len(part))):
+            path = folder / f"{part.names[i]}.png"
+            picture = Image.open(path)
+            if i % 2 == 0 and picture.mode == "L":
+                deep = np.asarray(picture).astype(np.uint16) * 257
+                Image.fromarray(deep).save(path)
+            elif i % 2 == 0:
+                picture.putalpha(255)
+                picture.save(path)
+            else:
+                exif = Image.Exif()
+                exif[0x0112] = 6
+                picture.transpose(Image.Transpose.ROTATE_90).save(path, exif=exif)
+
+
+@fault("odd-files", "S8", "data", lambda bed, without, planted: ODD)
+def odd_files(bed: Bed, setup: Setup) -> Setup:
+    """One file in eight is not what it looks like."""
+    return replace(setup, files=_odd)

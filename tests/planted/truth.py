@@ -1,0 +1,125 @@
+"""What a planted fault costs: counterfactuals, each in the measure that the check's row states.
+
+A truth is a function of (bed, without, planted): the same diagnosis without this fault and with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .bed import Bed, Setup
+from .sets import Part
+
+__all__ = [
+    "Truth",
+    "changed_labels",
+    "generalisation",
+    "kept",
+    "lost",
+    "lost_to_samples",
+    "without_samples",
+]
+
+Truth = Callable[[Bed, Setup, Setup], float]
+
+
+def lost(bed: Bed, without: Setup, planted: Setup) -> float:
+    """Accuracy on the planted validation samples without the fault minus with it."""
+    val = planted.images.val
+    return bed.accuracy(without, val) - bed.accuracy(planted, val)
+
+
+def lost_to_samples(bed: Bed, without: Setup, planted: Setup) -> float:
+    """Accuracy of the planted model on the validation samples as they were minus on the planted ones."""
+    return bed.accuracy(planted, without.images.val) - bed.accuracy(planted)
+
+
+def generalisation(bed: Bed, without: Setup, planted: Setup) -> float:
+    """Accuracy on training samples minus accuracy on all samples that were not trained on."""
+    images = planted.images
+    val = images.val.plus(images.spare.images, images.spare.labels, images.spare.names)
+    return bed.accuracy(planted, images.train) - bed.accuracy(planted, val)
+
+
+def changed_labels(split: str) -> Truth:
+    """Share of a split's samples whose label is another than without the fault."""
+
+    def share(bed: Bed, without: Setup, planted: Setup) -> float:
+        before, after = getattr(without.images, split), getattr(planted.images, split)
+        of = dict(zip(before.names, before.labels.tolist(), strict=True))
+        return float(np.mean([of[n] != k for n, k in zip(after.names, after.labels.tolist(), strict=True)]))
+
+    return share
+
+
+def kept(part: Part, names: set[str]) -> NDArray[np.bool_]:
+    """Which samples have one of these names."""
+    return np.array([n in names for n in part.names])
+
+
+def without_samples(bed: Bed, without: Setup, planted: Setup) -> float:
+    """Accuracy on the validation samples that stand there without the fault, minus on all: of the planted
+    model."""
+    val = planted.images.val
+    right = bed.right(planted)
+    return float(right[kept(val, set(without.images.val.names))].mean() - right.mean())
+
+
+def added_share(split: str) -> Truth:
+    """Share of a split's samples that the fault added."""
+
+    def share(bed: Bed, without: Setup, planted: Setup) -> float:
+        before, after = getattr(without.images, split), getattr(planted.images, split)
+        return float(1 - kept(after, set(before.names)).mean())
+
+    return share
+
+
+def confidence_taken(bed: Bed, without: Setup, planted: Setup) -> float:
+    """Mean stated confidence without the fault minus with it."""
+    return _confidence(bed, without) - _confidence(bed, planted)
+
+
+def over_confidence(bed: Bed, without: Setup, planted: Setup) -> float:
+    """Mean stated confidence minus accuracy."""
+    return _confidence(bed, planted) - bed.accuracy(planted)
+
+
+def _confidence(bed: Bed, setup: Setup) -> float:
+    z = bed.scores(setup, setup.images.val)
+    e = np.exp(z - z.max(axis=1, keepdims=True))
+    return float((e / e.sum(axis=1, keepdims=True)).max(axis=1).mean())
+
+
+def selection(bed: Bed, without: Setup, planted: Setup) -> float:
+    """Accuracy on samples that chose nothing minus that on those that chose the checkpoint."""
+    return bed.accuracy(planted, planted.images.spare) - bed.accuracy(planted)
+
+
+def with_more_images(bed: Bed, without: Setup, planted: Setup) -> float:
+    """What twice as many training images give, for as many steps."""
+    images, extra = planted.images, planted.images.spare
+    n = min(len(images.train), len(extra))
+    more = images.train.plus(extra.images[:n], extra.labels[:n], extra.names[:n])
+    twice = planted.with_parts(train=more).with_recipe(epochs=max(1, planted.recipe["epochs"] // 2))
+    return bed.accuracy(twice) - bed.accuracy(planted)
+
+
+def longer(bed: Bed, without: Setup, planted: Setup) -> float:
+    """What training three times as long gives."""
+    return bed.accuracy(planted.with_recipe(epochs=3 * planted.recipe["epochs"])) - bed.accuracy(planted)
+
+
+def best_weights(bed: Bed, without: Setup, planted: Setup) -> float:
+    """Accuracy of the raw weights of the same checkpoint minus that of those that are deployed."""
+    return bed.accuracy(replace(planted, weights="raw")) - bed.accuracy(planted)
+
+
+def right_statistics(bed: Bed, without: Setup, planted: Setup) -> float:
+    """Accuracy of the same weights with BatchNorm's statistics taken anew over all training images, minus
+    accuracy as it is."""
+    return bed.accuracy(replace(planted, weights="recalibrated")) - bed.accuracy(planted)
