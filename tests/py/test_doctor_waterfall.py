@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 import warnings
 from fractions import Fraction
 from pathlib import Path
@@ -401,9 +400,9 @@ def worked_example(seed: int) -> tuple[gl.Recipe, Data, dict[int, int]]:
     recipe = gl.Recipe(
         data=data,
         model=Dropped(0.5),
-        train=[{"name": "RandomCrop", "size": 8, "padding": 2}],
-        optimizer={"name": "SGD", "lr": 0.02, "momentum": 0.9, "weight_decay": 0.0},
-        schedule="Constant",
+        train=CROP,
+        optimizer={"name": "SGD", "lr": 0.01, "momentum": 0.9, "weight_decay": 0.0},
+        schedule="Cosine",
         epochs=12,
         batch_size=16,
         drop_last=True,
@@ -422,18 +421,17 @@ def test_worked_example(tmp_path: Path) -> None:
         with small.no_pictures():
             run = gl.train(recipe, out=tmp_path / str(seed), verbose=0)
         falls.append(sums(waterfall(case_of(run.last, data), true_labels=truth)))
-    keys = [s.key for s in falls[0].steps]
-    gain = {k: -100 * float(np.mean([float(f.step(k).points) for f in falls])) for k in keys}
+    gain = {s.key: -100 * float(np.mean([float(f.step(s.key).points) for f in falls])) for s in falls[0].steps}
     at = 100 * float(np.mean([float(f.first) for f in falls]))
-    print(f"\nlogged {at:.1f}", file=sys.stderr)
-    for k in keys:
-        at += gain[k]
-        print(f"{k:16s} {gain[k]:+6.1f} -> {at:.1f}", file=sys.stderr)
-    assert gain["dropout"] > 3
-    assert gain["augmentation"] > 3
-    assert gain["labels"] > 3
-    assert abs(gain["batch-noise"] + gain["stale"]) < 5
-    assert gain["weights"] < -20
-    assert gain["generalisation"] < 5
-    assert min(gain, key=lambda k: gain[k]) == "weights"
-    assert gain["dropout"] + gain["augmentation"] > abs(gain["moving"])
+    print(f"\nlogged {at:.1f}")
+    for key, points in gain.items():
+        at += points
+        print(f"{key:16s} {points:+6.1f} -> {at:.1f}")
+    norm = gain["batch-noise"] + gain["stale"]
+    assert gain["dropout"] > gain["augmentation"] > gain["labels"] > norm > 0
+    assert gain["labels"] > 4
+    assert abs(gain["moving"]) < 2
+    assert gain["weights"] < -30
+    assert gain["generalisation"] < 0
+    logged, val = falls[0].first, falls[0].last
+    assert logged > val  # here; the naive gap says nothing of the 30 points that training hid
