@@ -30,7 +30,7 @@ def main(words: list[str] | None = None) -> int:
         "--seeds", type=int, nargs="+", default=[0, 1, 2], help="default 0 1 2: those that are reported"
     )
     p.add_argument("--slice", action="store_true", help="the part that CI runs")
-    p.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes of one thread each")
+    p.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes, of one thread each")
     p.add_argument("--keep", type=Path, help="folder for data and trained models; default: a temporary one")
     p.add_argument("--json", type=Path, metavar="FILE", help="write rows and totals there")
     p.add_argument("--list", action="store_true", help="name the faults and where they do not exist")

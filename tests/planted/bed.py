@@ -1,4 +1,4 @@
-"""A bed to plant in: an image set of some seed, its healthy recipe, and models that are trained once and kept.
+"""A bed to plant in: an image set of some seed, its healthy recipe, and models that are trained once.
 
 A `Setup` says everything about one diagnosis: images, recipe, and how the model is fed and asked. A fault is
 a function from one setup to another; counterfactuals are further setups. What is trained is kept in a folder
@@ -11,7 +11,9 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -29,7 +31,7 @@ from gapless.training import outputs as run_outputs
 from . import elsewhere, nets, sets
 from .sets import ImageSet, Part
 
-__all__ = ["Bed", "Feed", "Setup"]
+__all__ = ["Bed", "Feed", "Setup", "quiet"]
 
 Floats = NDArray[np.float32]
 Scores = NDArray[np.float64]
@@ -188,12 +190,14 @@ class Bed:
         if not (out / "whole").exists():
             shutil.rmtree(out, ignore_errors=True)
             images = setup.images
+            with quiet():
+                data = gl.data.list_file(listed)
             recipe = gl.Recipe(
-                data=gl.data.list_file(listed),
+                data=data,
                 model=nets.net(setup.net, len(images.classes), images.channels, **setup.options),
                 **setup.recipe,
             )
-            with mock.patch.object(run_outputs.Folder, "picture", return_value=None):
+            with mock.patch.object(run_outputs.Folder, "picture", return_value=None), quiet():
                 gl.train(recipe, out=out, verbose=0)
             (out / "whole").touch()
         return gl.Run.open(out)
@@ -305,6 +309,14 @@ class Bed:
             "logged": self.logged(setup) if setup.logged is None else setup.logged,
             **setup.more,
         }
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without what data and training warn of by themselves: it is the planted fault."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _pixels(path: Any, channels: int) -> NDArray[np.uint8]:

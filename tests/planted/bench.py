@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
@@ -13,7 +12,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from .bed import Bed, Setup
+from .bed import Bed, Setup, quiet
 from .faults import FAULTS, PAIRS, Fault, Pair, named
 from .sets import available
 from .table import Row, Seen, Told
@@ -47,7 +46,7 @@ class Case:
     form: str = "run"
 
 
-#: Clean runs: (set, net, epochs, learning rate, form), twice each on different samples. What they train well with.
+#: Clean runs: (set, net, epochs, learning rate, form); each is made twice, on different samples.
 CLEAN: tuple[tuple[str, str, int, float, str], ...] = (
     ("digits", "small", 20, 0.1, "run"),
     ("digits", "lenet", 10, 0.02, "run"),
@@ -87,7 +86,7 @@ def cases(
     chosen_sets = list(in_sets or [s for s in available() if s != "fashion"])
     if part:
         out = [Case(f, (f,), s, seeds[0]) for f, s in SLICE if s in chosen_sets]
-        return out + [c for c in _clean(chosen_sets, seeds)[::4]][:3]
+        return out + _clean(chosen_sets, seeds)[:12:4]
     wanted: list[Fault | Pair] = [*FAULTS.values(), *PAIRS]
     clean = True
     if only is not None:
@@ -151,8 +150,7 @@ def measure(folder: Path, case: Case) -> Row:
         setup, truths = planted(bed, case)
         arguments = bed.arguments(setup)
         trained = time.process_time()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quiet():
             diagnosis = gl.diagnose(**arguments, budget=BUDGET, verbose=0)
         return _row(case, truths, diagnosis, trained - began, time.process_time() - trained)
     except Exception as error:

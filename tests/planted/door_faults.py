@@ -140,9 +140,7 @@ def classes_shifted(bed: Bed, setup: Setup) -> Setup:
     "C1",
     "outputs",
     lost,
-    not_on=dict.fromkeys(
-        ("patches", "shapes", "fashion"), "its classes are words, or nine and fewer numbers"
-    ),
+    not_on=dict.fromkeys(("patches", "shapes", "fashion"), "its classes are words or single digits"),
 )
 def classes_in_text_order(bed: Bed, setup: Setup) -> Setup:
     """Classes 1 to 10, where one side sorts numbers and the other one texts."""

@@ -49,7 +49,7 @@ def _forward(w: Mapping[str, NDArray[Any]], x: Floats, rng: np.random.Generator 
 
 
 def _convolved(x: Floats, kernel: NDArray[Any], stride: int) -> Floats:
-    n, c, h, w = x.shape
+    n, c = x.shape[:2]
     padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3))
     windows = windows[:, :, ::stride, ::stride]
