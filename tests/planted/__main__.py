@@ -54,7 +54,7 @@ def main(words: list[str] | None = None) -> int:
 
 def listing() -> str:
     """Every fault with its check, its place, what it does, and where it does not exist."""
-    from planted.faults import FAULTS, PAIRS
+    from planted.faults import FAULTS, NOT_PLANTED, PAIRS
 
     lines = []
     for f in FAULTS.values():
@@ -62,6 +62,7 @@ def listing() -> str:
         lines.append(f"{f.check:3} {f.name:28} {f.place:8} {said}")
         lines += [f"    not on {s}: {why}" for s, why in f.not_on.items()]
     lines += [f"pair: {pair.name}" for pair in PAIRS]
+    lines += [f"not planted: {check}: {why}" for check, why in NOT_PLANTED.items()]
     return "\n".join(lines)
 
 

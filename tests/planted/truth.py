@@ -95,20 +95,6 @@ def _confidence(bed: Bed, setup: Setup) -> float:
     return float((e / e.sum(axis=1, keepdims=True)).max(axis=1).mean())
 
 
-def selection(bed: Bed, without: Setup, planted: Setup) -> float:
-    """Accuracy on samples that chose nothing minus that on those that chose the checkpoint."""
-    return bed.accuracy(planted, planted.images.spare) - bed.accuracy(planted)
-
-
-def with_more_images(bed: Bed, without: Setup, planted: Setup) -> float:
-    """What twice as many training images give, for as many steps."""
-    images, extra = planted.images, planted.images.spare
-    n = min(len(images.train), len(extra))
-    more = images.train.plus(extra.images[:n], extra.labels[:n], extra.names[:n])
-    twice = planted.with_parts(train=more).with_recipe(epochs=max(1, planted.recipe["epochs"] // 2))
-    return bed.accuracy(twice) - bed.accuracy(planted)
-
-
 def longer(bed: Bed, without: Setup, planted: Setup) -> float:
     """What training three times as long gives."""
     return bed.accuracy(planted.with_recipe(epochs=3 * planted.recipe["epochs"])) - bed.accuracy(planted)
