@@ -16,7 +16,7 @@ from .truth import confidence_taken, lost, over_confidence
 Table = dict[str, Any]
 GREY = {"digits": "grey images have no order of channels", "fashion": "grey images have no order of channels"}
 DRAWN = {
-    "digits": "8×8 images: there is no larger original to resize",
+    "digits": "8×8 images are no smaller version of a larger picture",
     "fashion": "the files are as large as what the network is fed",
 }
 
@@ -62,20 +62,19 @@ def no_mean_std(bed: Bed, setup: Setup) -> Setup:
     return _model(setup, feed=replace(setup.feed, mean=(0.0,) * n, std=(1.0,) * n))
 
 
-def _enlarged(part: Part, bed: Bed, noise: float = 14.0) -> Part:
-    """Twice the size, with noise of single pixels that any averaging takes out: as cameras store pictures."""
+def _enlarged(part: Part, bed: Bed) -> Part:
+    """Twice the size, with a pattern as fine as the pixels (a weave, a screen) that any averaging takes out."""
     from PIL import Image
 
     side = 2 * part.images.shape[1]
     rng = bed.rng(0xB16, len(part))
+    weave = 1.0 - 2.0 * (np.add.outer(np.arange(side), np.arange(side)) % 2)
     out = []
     for image in part.images:
-        big = np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.NEAREST), np.float64)
-        signs = rng.normal(0, 3.5 * noise, (side, side, 1))
-        signs -= (
-            signs.reshape(side // 2, 2, side // 2, 2).mean(axis=(1, 3)).repeat(2, 0).repeat(2, 1)[..., None]
-        )
-        out.append(np.clip(big + signs, 0, 255).astype(np.uint8))
+        small = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
+        big = np.asarray(small.resize((side, side), Image.Resampling.NEAREST), np.float64)
+        fine = weave * rng.choice((-1, 1)) * rng.uniform(30, 90)
+        out.append(np.clip(big.reshape(side, side, -1) + fine[..., None], 0, 255).astype(np.uint8))
     return part.with_images(np.stack(out))
 
 

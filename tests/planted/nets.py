@@ -21,7 +21,7 @@ class Small(nn.Module):
     momentum : float
         Of BatchNorm's statistics.
     dropout : float
-        After the second activation, before the last BatchNorm; 0: none.
+        After the first and the second activation, before the two last BatchNorms; 0: none.
     """
 
     def __init__(
@@ -37,15 +37,16 @@ class Small(nn.Module):
         self.bn1 = nn.BatchNorm2d(width, momentum=momentum)
         self.conv2 = nn.Conv2d(width, 2 * width, 3, stride=2, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(2 * width, momentum=momentum)
-        self.drop = nn.Dropout(dropout) if dropout else nn.Identity()
+        self.drop1 = nn.Dropout(dropout) if dropout else nn.Identity()
+        self.drop2 = nn.Dropout(dropout) if dropout else nn.Identity()
         self.conv3 = nn.Conv2d(2 * width, 4 * width, 3, stride=2, padding=1, bias=False)
         self.bn3 = nn.BatchNorm2d(4 * width, momentum=momentum)
         self.relu, self.pool, self.flat = nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
         self.fc = nn.Linear(4 * width, num_classes)
 
     def forward(self, x: Any) -> Any:
-        x = self.relu(self.bn1(self.conv1(x)))
-        x = self.drop(self.relu(self.bn2(self.conv2(x))))
+        x = self.drop1(self.relu(self.bn1(self.conv1(x))))
+        x = self.drop2(self.relu(self.bn2(self.conv2(x))))
         x = self.relu(self.bn3(self.conv3(x)))
         return self.fc(self.flat(self.pool(x)))
 

@@ -138,7 +138,7 @@ def test_splits_are_what_they_are_said_to_be(bed: Bed) -> None:
     shared = [n for n in clip.val.names if n.split("_")[0] in groups[0]]
     assert len(shared) == len(clip.val) // 2
     few = planted(bed, base, "few-images").images.train
-    assert np.array_equal(np.bincount(few.labels), [5] * 10)
+    assert np.array_equal(np.bincount(few.labels), [10] * 10)
 
 
 def test_odd_files_are_odd_and_show_the_same(bed: Bed) -> None:
