@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ..nn import Net
     from .case import Budget, Case
 
-__all__ = ["Mode", "Passed", "Replay", "Weights", "replay_of"]
+__all__ = ["Mode", "Passed", "Replay", "Weights", "is_own", "replay_of"]
 
 Indices = NDArray[np.int64]
 Weights = Mapping[str, NDArray[Any]]
@@ -298,7 +298,7 @@ def replay_of(case: Case, most: int = 4000) -> Replay | None:
 
     def make() -> Replay | None:
         saved, data = case.saved, case.data
-        if saved is None or data is None or "history" not in case.facts or not _is_own(saved, data):
+        if saved is None or data is None or "history" not in case.facts or not is_own(saved, data):
             return None
         if not _epochs(saved):
             return None
@@ -319,7 +319,8 @@ def _affordable(case: Case, most: int) -> int:
     return most if each <= 0 else max(64, min(most, int(_SHARE * case.budget.left / each)))
 
 
-def _is_own(saved: Checkpoint, data: Data) -> bool:
+def is_own(saved: Checkpoint, data: Data) -> bool:
+    """Whether these are the very samples and splits that the checkpoint was trained on."""
     samples = saved.manifest["samples"]
     return (
         list(data.ids) == list(samples["id"])

@@ -158,6 +158,4 @@ def between(key: str, name: str, before: Count, after: Count, says: str = "") ->
         more = math.ceil(Z95**2 * (p * (1 - p) + q * (1 - q)) / e.points**2)
         text += f": not distinguishable from 0; about {more:,} samples each would decide"
     says = f"{text}; {says}" if says else text
-    return Step(
-        name, before.share - after.share, low, high, says, key, before.share, after.share, e.p
-    )
+    return Step(name, before.share - after.share, low, high, says, key, before.share, after.share, e.p)
