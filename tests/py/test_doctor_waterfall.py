@@ -14,7 +14,7 @@ import small
 
 import gapless as gl
 from gapless import checkpoint, doctor, nn
-from gapless.data import Data, Loader
+from gapless.data import Data
 from gapless.doctor import retraining
 from gapless.doctor.case import Budget, Case
 from gapless.doctor.falling import interaction, steps, waterfall

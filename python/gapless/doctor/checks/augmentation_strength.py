@@ -48,8 +48,12 @@ def augmentation_strength(case: Case) -> Result:
     weights = replay.saved.weights("raw")
     assert weights is not None
     drawn, still, clean = (
-        replay.passed("raw", weights, Mode(False, "running", view)).right  # type: ignore[arg-type]
-        for view in ("augmented", "still", "evaluation")
+        replay.passed("raw", weights, mode).right
+        for mode in (
+            Mode(False, "running"),
+            Mode(False, "running", "still"),
+            Mode(False, "running", "evaluation"),
+        )
     )
     hides, val = paired(drawn, still), case.outputs("val")
     below = difference(int(val.right.sum()), len(val), int(clean.sum()), len(clean))
@@ -60,8 +64,8 @@ def augmentation_strength(case: Case) -> Result:
         "accuracy_val": val.accuracy,
     }
     says = (
-        f"training images as drawn {100 * drawn.mean():.1f} %, standing still {100 * still.mean():.1f} %, by the "
-        f"evaluation pipeline {100 * clean.mean():.1f} %; validation {100 * val.accuracy:.1f} %"
+        f"training images as drawn {100 * drawn.mean():.1f} %, standing still {100 * still.mean():.1f} %, by "
+        f"the evaluation pipeline {100 * clean.mean():.1f} %; validation {100 * val.accuracy:.1f} %"
     )
     under = below.points > 0 and below.p < 0.05
     if hides.points < 0.02 or hides.p >= 0.05 or (clean.mean() > 0.9 and not under):

@@ -63,7 +63,7 @@ def dropout_variance(case: Case) -> Result:
         e,
         evidence=evidence,
         remedy=Remedy(
-            "Put dropout behind the last BatchNorm; for the weights there are, compute the running statistics "
-            "anew with dropout off."
+            "Put dropout behind the last BatchNorm; for the weights there are, compute the running "
+            "statistics anew with dropout off."
         ),
     )

@@ -51,8 +51,8 @@ def ema_lag(case: Case) -> Result:
         "accuracy_raw": raw.accuracy,
     }
     says = (
-        f"after {steps} steps {100 * share:.1f} % of the average is still the initial weights; on validation it "
-        f"is right on {100 * val.accuracy:.1f} %, the last step's weights on {100 * raw.accuracy:.1f} %"
+        f"after {steps} steps {100 * share:.1f} % of the average is still the initial weights; on validation "
+        f"it is right on {100 * val.accuracy:.1f} %, the last step's weights on {100 * raw.accuracy:.1f} %"
     )
     if e.points < 0.02 or e.p >= 0.05:
         return Result.clear(says, e, evidence=evidence)

@@ -63,8 +63,8 @@ def small_batch_batchnorm(case: Case) -> Result:
         e,
         evidence=evidence,
         remedy=Remedy(
-            f"Train with batches of at least {SMALL}, or with GroupNorm; where memory does not allow it, freeze "
-            "BatchNorm's statistics for the last epochs.",
+            f"Train with batches of at least {SMALL}, or with GroupNorm; where memory does not allow it, "
+            "freeze BatchNorm's statistics for the last epochs.",
             {"batch_size": 2 * SMALL},
         ),
     )
