@@ -75,7 +75,7 @@ def faster(decay: float, tau: float, steps: int) -> dict[str, float]:
 
     >>> change = faster(0.999, 0.0, 264)
     >>> change, ema.initial_share(change["ema.decay"], change["ema.tau"], 264) < 0.001
-    ({'ema.decay': 0.92, 'ema.tau': 13.0}, True)
+    ({'ema.decay': 0.92, 'ema.tau': 13}, True)
     """
     wanted = 1 - 20 / max(steps, 40)
     ramp = max(1.0, math.floor(steps / 20))

@@ -30,7 +30,7 @@ __all__ = ["which_weights"]
     measure="validation accuracy of the better weights minus that of these",
     needs=["run", "outputs", "model"],
     cost=lambda case: case.passes(3, "val"),
-    explains=["W1", "M1", "C4", "G5", "B1", "P2", "P3"],
+    explains=["W1", "M1", "C4", "G5", "P2", "P3"],
     reference="timm #102: EMA or raw, best or last; scored is not always what was logged",
 )
 def which_weights(case: Case) -> Result:
