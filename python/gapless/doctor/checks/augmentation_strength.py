@@ -105,6 +105,11 @@ def _by_retraining(
     says += f"; trained with softer augmentation: {' and '.join(f'{100 * o.accuracy:.1f}' for o in found)} %"
     if e.points < _LEAST or e.p >= 0.05:
         return Result.clear(says, e, evidence=evidence)
+    rise = _rise(case)
+    if rise > 0.02:
+        says += (
+            f". Accuracy was still rising when training ended ({100 * rise:+.0f} points): longer may help too"
+        )
     text = ", ".join(f"{k.removeprefix('train.')} {v}" for k, v in change.items())
     return Result.found(
         says, e, evidence=evidence, remedy=Remedy(f"Soften the augmentation: {text}.", change)
@@ -124,6 +129,15 @@ def _all(val: Outputs, found: list[Outputs]) -> Estimate:
         float(t.ppf(0.975, n - 1)) * spread / math.sqrt(n),
     )
     return Estimate(points, points - half, points + half, max(e.p for e in parts))
+
+
+def _rise(case: Case) -> float:
+    """What the logged accuracy gained over the last fifth of the epochs; all of it where there was one."""
+    assert case.saved is not None
+    logged = [r["train/running/top1"] for r in case.saved.history if r.get("train/running/top1") is not None]
+    if len(logged) < 2:
+        return float(sum(logged))
+    return float(logged[-1] - logged[-1 - max(1, len(logged) // 5)])
 
 
 def softer(replay: Replay) -> dict[str, Any]:

@@ -287,8 +287,8 @@ def _other_images(case: Case, ladder: Ladder, now: Bools) -> list[Step]:
     elif folds and (held := _by_folds(case, ladder, folds)) is not None:
         step = same("generalisation", GENERALISATION, now, held)
         says = (
-            f"{folds} folds, each trained anew on {folds - 1}/{folds} of the samples and scored on the others "
-            f"(so a little too large); {step.says}"
+            f"{folds} folds, each trained anew on {folds - 1}/{folds} of the samples and scored on the "
+            f"others (so a little too large); {step.says}"
         )
         steps.append(replace(step, says=says))
         steps.append(between("shift", SHIFT, Count.of(held), kept))
