@@ -203,6 +203,24 @@ def test_a_check_that_fails_does_not_end_the_diagnosis() -> None:
     assert [c.result.outcome for c in d.checks] == ["undecided", "left out", "found"]
 
 
+@pytest.mark.usefixtures("extra")
+def test_a_consequence_of_several_is_one_of_a_root() -> None:
+    plant(1, found(0.05))
+    plant(2, found(0.50), explains=["Z1"])
+    plant(3, found(0.40), explains=["Z2", "Z1"])
+    d = examined(case_of(), "planted-1", "planted-2", "planted-3")
+    assert [f.id for f in d.findings] == ["Z3"]
+    assert {c.id: c.caused_by for c in d.checks} == {"Z1": "Z3", "Z2": "Z3", "Z3": None}
+
+
+@pytest.mark.usefixtures("extra")
+def test_of_two_that_explain_each_other_the_larger_stays() -> None:
+    plant(1, found(0.05), explains=["Z2"])
+    plant(2, found(0.50), explains=["Z1"])
+    d = examined(case_of(), "planted-1", "planted-2")
+    assert [f.id for f in d.findings] == ["Z2"]
+
+
 # -- inputs -------------------------------------------------------------------------------------
 
 

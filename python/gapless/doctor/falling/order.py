@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import GaplessError
+from ...errors import EvaluationMismatch, GaplessError
 from ..case import Case, OverBudgetError
 from ..replay import Mode, Replay, Weights, replay_of
+from ..retraining import folds_within, out_of_fold
 from ..stats import Z95
 from . import interaction
 from .outside import JOINT, of_outputs
@@ -71,6 +72,8 @@ class Ladder:
         return passed.right if self.truth is None else passed.predictions == self.truth
 
 
+GENERALISATION = "generalisation: held-out samples of the training distribution"
+SHIFT = "shift: validation is another distribution"
 BATCH, RUNNING = Mode(False), Mode(False, "running")
 STILL, EVALUATED = Mode(False, "running", "still"), Mode(False, "running", "evaluation")
 
@@ -159,8 +162,8 @@ def waterfall(case: Case, *, true_labels: TrueLabels | None = None) -> Waterfall
     ----------
     case : Case
     true_labels : mapping, optional
-        Manifest index → class, for training samples whose label is thought wrong; without it the step "labels"
-        is 0, and says so.
+        Manifest index → class, for training samples whose label is thought wrong; without it the step
+        "labels" is 0, and says so.
     """
     if "outputs" not in case.facts:
         return None
@@ -185,8 +188,8 @@ def of_run(case: Case, replay: Replay, true_labels: TrueLabels | None = None) ->
             now = _climb(ladder, rung, now, steps)
         notes += interaction.notes(case, ladder.final_kind, ladder.final, replay)
         notes += _left_out(replay)
-        steps += _other_images(case, Count.of(now))
-        steps.append(_from_the_file(case))
+        steps += _other_images(case, ladder, now)
+        steps.append(_from_the_file(case, notes))
     except OverBudgetError:
         notes.append("the budget did not reach the steps that are missing: they are in one bar together")
     except NotReplayableError as e:
@@ -268,24 +271,44 @@ def _left_out(replay: Replay) -> list[str]:
 # -- other images -----------------------------------------------------------------------------------
 
 
-def _other_images(case: Case, train: Count) -> list[Step]:
+def _other_images(case: Case, ladder: Ladder, now: Bools) -> list[Step]:
     """Held-out samples of the training distribution, validation without copies of training images, and all of
     validation."""
     assert case.data is not None
     val = case.outputs("val")
-    everything = Count.of(val.right)
+    everything, train = Count.of(val.right), Count.of(now)
     copies = copies_in_training(case)
     kept = Count.of(val.right[~copies]) if copies.any() and not copies.all() else everything
-    steps = []
+    steps, folds = [], folds_within(case)
     if len(case.data.splits.get("dev", ())):
         dev = Count.of(case.outputs("dev").right)
-        name = "generalisation: held-out samples of the training distribution"
-        steps.append(between("generalisation", name, train, dev))
-        steps.append(between("shift", "shift: validation is another distribution", dev, kept))
+        steps.append(between("generalisation", GENERALISATION, train, dev))
+        steps.append(between("shift", SHIFT, dev, kept))
+    elif folds and (held := _by_folds(case, ladder, folds)) is not None:
+        step = same("generalisation", GENERALISATION, now, held)
+        says = (
+            f"{folds} folds, each trained anew on {folds - 1}/{folds} of the samples and scored on the "
+            f"others (so a little too large); {step.says}"
+        )
+        steps.append(replace(step, says=says))
+        steps.append(between("shift", SHIFT, Count.of(held), kept))
     else:
         steps.append(between("joint", JOINT, train, kept))
     steps.append(_leakage(everything, kept, int(np.count_nonzero(copies))))
     return steps
+
+
+def _by_folds(case: Case, ladder: Ladder, folds: int) -> Bools | None:
+    """Which of the replayed samples models are right on that were trained without them; None where the recipe
+    cannot be trained again, or not in time."""
+    ids = ladder.replay.ids
+    try:
+        said = case.keep(("out of fold", folds), lambda: out_of_fold(case, ids, folds))
+    except GaplessError as e:
+        case.notes.append(f"generalisation was not measured by folds: {e}")
+        return None
+    truth = ladder.replay.labels if ladder.truth is None else ladder.truth
+    return np.asarray(said == truth)
 
 
 def copies_in_training(case: Case) -> NDArray[np.bool_]:
@@ -309,20 +332,24 @@ def _leakage(everything: Count, kept: Count, copies: int) -> Step:
     return Step(name, points, at, at, says, "leakage", kept.share, everything.share, 0.0)
 
 
-def _from_the_file(case: Case) -> Step:
+def _from_the_file(case: Case, notes: list[str]) -> Step:
     """The file read afresh, a new network, and the one evaluation: nothing may be between that and what the
-    case says, nor between that and the record in the file."""
+    case says. Where the record in the file is another, that is said; the file's weights are what counts."""
     from ... import evaluation
 
-    saved, val = case.saved, case.outputs("val")
+    saved, own = case.saved, Count.of(case.outputs("val").right)
     assert saved is not None
-    again: Any = evaluation.evaluate(saved.path, case.data, "val")
-    own = Count.of(val.right)
+    again: Any
+    try:
+        again = evaluation.evaluate(saved.path, case.data, "val")
+        record = "and so does the record in it" if again.reproduced else "it has no record of these samples"
+    except EvaluationMismatch as e:
+        again, record = e.record, "but its record is another"
+        notes.append(f"the record in the file is not what its weights give: {e}")
     if (again.correct[1], again.n_scored) != (own.right, own.n):
         raise RuntimeError(
-            f"{saved.path}: {again.correct[1]} of {again.n_scored} right from the file, {own.right} of {own.n} "
-            "from memory: this is a bug of gapless, please report it"
+            f"{saved.path}: {again.correct[1]} of {again.n_scored} right from the file, {own.right} of "
+            f"{own.n} from memory: this is a bug of gapless, please report it"
         )
     name = "file, process, pipeline, class order, metric"
-    record = "and so does the record in it" if again.reproduced else "it has no record of these samples"
     return absent("file", name, own.share, f"the file, read again, gives the same {own.right}; {record}")
