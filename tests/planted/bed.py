@@ -86,8 +86,8 @@ class Setup:
     feed : Feed
     weights : {"trained", "fresh", "raw", "last", "recalibrated"}
         Which weights are evaluated; the last one has BatchNorm's statistics taken anew.
-    mode : {"evaluation", "training"}
-        Of a model trained elsewhere.
+    mode : {"evaluation", "training", "batches"}
+        Of a model trained elsewhere; the last one takes each batch's own statistics, without dropout.
     said : callable
         What becomes of the scores before they are handed over.
     table : callable or None
@@ -214,6 +214,8 @@ class Bed:
         if setup.weights == "recalibrated":
             x = self.prepared(setup, setup.images.train)
             return elsewhere.evaluation_mode(elsewhere.with_statistics_of(weights, x))
+        if setup.mode == "batches":
+            return elsewhere.in_batches(weights, setup.recipe["batch_size"])
         if setup.mode == "training":
             return elsewhere.trained_mode(weights, seed=self.seed)
         fresh = setup.weights == "fresh"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["evaluation_mode", "trained_mode", "with_statistics_of"]
+__all__ = ["evaluation_mode", "in_batches", "trained_mode", "with_statistics_of"]
 
 Floats = NDArray[np.float32]
 _EPS = 1e-5
@@ -27,6 +27,16 @@ def trained_mode(weights: Mapping[str, NDArray[Any]], seed: int) -> Callable[[Fl
     return lambda x: _forward(weights, x, rng)
 
 
+def in_batches(weights: Mapping[str, NDArray[Any]], size: int) -> Callable[[Floats], Floats]:
+    """With the statistics of each batch of that size, without dropout; inputs must be whole batches."""
+
+    def scores(x: Floats) -> Floats:
+        parts = [_forward(weights, x[at : at + size], None, True) for at in range(0, len(x), size)]
+        return np.concatenate(parts)
+
+    return scores
+
+
 def with_statistics_of(weights: Mapping[str, NDArray[Any]], x: Floats) -> dict[str, NDArray[Any]]:
     """The same weights with BatchNorm's statistics taken anew over these inputs, in evaluation mode."""
     w = dict(weights)
@@ -38,10 +48,12 @@ def with_statistics_of(weights: Mapping[str, NDArray[Any]], x: Floats) -> dict[s
     return w
 
 
-def _forward(w: Mapping[str, NDArray[Any]], x: Floats, rng: np.random.Generator | None) -> Floats:
+def _forward(
+    w: Mapping[str, NDArray[Any]], x: Floats, rng: np.random.Generator | None, batch: bool = False
+) -> Floats:
     for k, stride in ((1, 1), (2, 2), (3, 2)):
         x = _convolved(x, w[f"conv{k}.weight"], stride)
-        x = np.maximum(_normed(x, w, f"bn{k}", rng is not None), 0)
+        x = np.maximum(_normed(x, w, f"bn{k}", batch or rng is not None), 0)
     pooled = x.mean(axis=(2, 3))
     if rng is not None:
         pooled = pooled * (rng.random(pooled.shape) < 0.5) * np.float32(2)

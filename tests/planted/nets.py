@@ -21,7 +21,7 @@ class Small(nn.Module):
     momentum : float
         Of BatchNorm's statistics.
     dropout : float
-        After the first and the second activation, before the two last BatchNorms; 0: none.
+        Between ReLU and BatchNorm in the last two blocks; 0: none, and BatchNorm before ReLU.
     """
 
     def __init__(
@@ -37,6 +37,7 @@ class Small(nn.Module):
         self.bn1 = nn.BatchNorm2d(width, momentum=momentum)
         self.conv2 = nn.Conv2d(width, 2 * width, 3, stride=2, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(2 * width, momentum=momentum)
+        self.dropout = dropout
         self.drop1 = nn.Dropout(dropout) if dropout else nn.Identity()
         self.drop2 = nn.Dropout(dropout) if dropout else nn.Identity()
         self.conv3 = nn.Conv2d(2 * width, 4 * width, 3, stride=2, padding=1, bias=False)
@@ -45,10 +46,14 @@ class Small(nn.Module):
         self.fc = nn.Linear(4 * width, num_classes)
 
     def forward(self, x: Any) -> Any:
-        x = self.drop1(self.relu(self.bn1(self.conv1(x))))
-        x = self.drop2(self.relu(self.bn2(self.conv2(x))))
-        x = self.relu(self.bn3(self.conv3(x)))
+        x = self.relu(self.bn1(self.conv1(x)))
+        x = self._block(x, self.conv2, self.drop1, self.bn2)
+        x = self._block(x, self.conv3, self.drop2, self.bn3)
         return self.fc(self.flat(self.pool(x)))
+
+    def _block(self, x: Any, conv: Any, drop: Any, norm: Any) -> Any:
+        """Without dropout conv, norm, ReLU; with dropout the order that Li et al. 2018 warn of."""
+        return norm(drop(self.relu(conv(x)))) if self.dropout else self.relu(norm(conv(x)))
 
 
 class Plain(nn.Module):

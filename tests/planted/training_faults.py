@@ -10,6 +10,7 @@ from .bed import Bed, Setup
 from .data_faults import flipped
 from .faults import fault
 from .truth import (
+    batch_statistics,
     best_weights,
     generalisation,
     longer,
@@ -46,7 +47,7 @@ def stale_batchnorm(bed: Bed, setup: Setup) -> Setup:
     return replace(setup, options={**setup.options, "momentum": 0.001})
 
 
-@fault("batch-of-two", "B2", "recipe", right_statistics, slow=True)
+@fault("batch-of-two", "B2", "recipe", batch_statistics, slow=True)
 def batch_of_two(bed: Bed, setup: Setup) -> Setup:
     """BatchNorm over two images; the learning rate follows the batch."""
     lr = setup.recipe["optimizer"]["lr"] * 2 / setup.recipe["batch_size"]
@@ -58,7 +59,7 @@ def batch_of_two(bed: Bed, setup: Setup) -> Setup:
 @fault("dropout-before-batchnorm", "B3", "recipe", right_statistics)
 def dropout_before_batchnorm(bed: Bed, setup: Setup) -> Setup:
     """Dropout before two BatchNorms: the variance that they learned is not the one of evaluation."""
-    return replace(setup, options={**setup.options, "dropout": 0.7})
+    return replace(setup, options={**setup.options, "dropout": 0.5})
 
 
 @fault("augmentation-too-strong", "A1", "recipe", lost)

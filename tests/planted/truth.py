@@ -109,3 +109,12 @@ def right_statistics(bed: Bed, without: Setup, planted: Setup) -> float:
     """Accuracy of the same weights with BatchNorm's statistics taken anew over all training images, minus
     accuracy as it is."""
     return bed.accuracy(replace(planted, weights="recalibrated")) - bed.accuracy(planted)
+
+
+def batch_statistics(bed: Bed, without: Setup, planted: Setup) -> float:
+    """Accuracy on training images with the statistics of each batch, of the size of training, minus with the
+    running ones."""
+    train, n = planted.images.train, planted.recipe["batch_size"]
+    order = bed.rng(0xBA7C).permutation(len(train) // n * n)
+    some = train.take(order)
+    return bed.accuracy(replace(planted, mode="batches"), some) - bed.accuracy(planted, train)
