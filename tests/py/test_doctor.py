@@ -18,6 +18,12 @@ from gapless.doctor import running, stats, table
 from gapless.doctor.case import Budget, Case, OverBudgetError
 from gapless.errors import DataError, RecipeError
 
+KNOWN = {
+    f"{letter}{k}"
+    for letter, n in zip("WPCDBAGLSRM", (4, 3, 4, 1, 3, 1, 5, 3, 8, 1, 1), strict=True)
+    for k in range(1, n + 1)
+}
+
 
 #: Every check of the method, also those that are not written yet: rows may name each other freely.
 KNOWN = {

@@ -18,6 +18,7 @@ from .falling import waterfall
 from .result import Finding, Remedy, Result
 from .stats import holm
 from .table import FACTS, Row
+from .verdict import verdict
 
 __all__ = ["diagnose", "examine"]
 
@@ -149,7 +150,7 @@ def examine(case: Case, rows: Sequence[Row], *, verbose: int = 1, with_waterfall
         recipe=case.recipe,
         seconds=case.budget.spent,
         budget=case.budget.seconds,
-        notes=list(case.notes),
+        notes=[*verdict(case), *case.notes],
     )
 
 
