@@ -30,20 +30,26 @@ def open_case(
     train: Any = None,
     val: Any = None,
     classes: Sequence[str] | None = None,
+    detector_losses: Any = None,
     seed: int = 0,
 ) -> Case:
     """The case that these arguments of `gapless.diagnose` describe; an error says what does not go
     together."""
-    given = {"outputs": outputs, "model": model, "run": run_or_checkpoint}
+    given = {"outputs": outputs, "model": model, "run": run_or_checkpoint, "detector_losses": detector_losses}
     said = [k for k, v in given.items() if v is not None]
     if logged is not None and not 0 <= logged <= 1:
         hint = f"; did you mean {logged / 100:g}?" if 1 < logged <= 100 else ""
         raise RecipeError(f"logged: an accuracy is a fraction from 0 to 1, got {logged!r}{hint}")
     if len(said) != 1:
         raise RecipeError(
-            "diagnose: give a run or checkpoint, or outputs=…, or model=… with preprocess=…"
+            "diagnose: give a run or checkpoint, or outputs=…, or model=… with preprocess=…, "
+            "or detector_losses=…"
             + (f"; got {' and '.join(said)}" if said else "")
         )
+    if detector_losses is not None:
+        from .detector_losses import read
+
+        return Case(budget=budget, losses=read(detector_losses), seed=seed)
     if run_or_checkpoint is not None:
         return open_run(run_or_checkpoint, data, budget=budget, logged=logged, seed=seed)
     raise RecipeError(f"diagnose: {said[0]} cannot be opened yet")
