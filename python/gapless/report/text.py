@@ -150,8 +150,13 @@ def gap_line(d: Diagnosis) -> str:
 
 
 def is_joint(name: str) -> bool:
-    """Whether a step is several causes together."""
-    return "not separable" in name
+    """Whether a step is several causes together: such are named so."""
+    return "not separable" in name or "together" in name
+
+
+def is_absent(points: Any, low: float, high: float) -> bool:
+    """Whether there was nothing to measure: a step that is 0 by what the run is, without an interval."""
+    return bool(points == low == high == 0)
 
 
 def undecided_words(c: Checked) -> str:
@@ -163,22 +168,26 @@ def undecided_words(c: Checked) -> str:
 
 
 def _fall(fall: Waterfall) -> Iterator[str]:
-    most = max([abs(float(s.points)) for s in fall.steps] + [1e-9])
-    below = max([-float(s.points) for s in fall.steps] + [0.0])
-    above = max([float(s.points) for s in fall.steps] + [0.0])
+    steps = [s for s in fall.steps if not is_absent(s.points, s.low, s.high)]
+    most = max([abs(float(s.points)) for s in steps] + [1e-9])
+    below = max([-float(s.points) for s in steps] + [0.0])
+    above = max([float(s.points) for s in steps] + [0.0])
     left, right = round(BAR * below / (below + above or 1)), round(BAR * above / (below + above or 1))
     unit = min([n / v for n, v in ((left, below), (right, above)) if v > 0 and n > 0] or [BAR / most])
-    name = min(NAME, max([len(s.name) for s in fall.steps] + [len("validation, stand-alone")]))
+    name = min(NAME, max([len(s.name) for s in steps] + [len("validation, stand-alone")]))
     yield f"{'':<{name}}  accuracy  points  95 % interval"
     yield f"{'training':<{name}}  {float(fall.first):8.4f}"
     level = fall.first
-    for s in fall.steps:
+    for s in steps:
         level -= s.points
         first, *rest = textwrap.wrap(clean(s.name), name) or [""]
         numbers = f"{float(level):8.4f}  {points(s.points):>6}  {interval(s.low, s.high):<16}"
         yield f"{first:<{name}}  {numbers} {_bar(float(s.points), unit, left)}".rstrip()
         yield from (f"  {line}" for line in rest)
     yield f"{'validation, stand-alone':<{name}}  {float(fall.last):8.4f}  {points(fall.gap):>6}  sum, exact"
+    absent = [clean(s.name) + (f" ({clean(s.says)})" if s.says else "") for s in fall.steps if s not in steps]
+    if absent:
+        yield from _wrapped(f"0: {'; '.join(absent)}", "", "   ")
 
 
 def _bar(value: float, unit: float, left: int) -> str:

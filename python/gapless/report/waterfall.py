@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gapless.report import fonts, style
+from gapless.report.text import is_absent, is_joint
 
 __all__ = ["draw", "waterfall", "waterfall_png"]
 
@@ -33,7 +34,8 @@ def waterfall(
     ----------
     steps : sequence of dict
         ``step`` (a name), ``points`` (a fraction: accuracy before the step minus after it), ``low``, ``high``
-        (its 95 % interval); a name with "not separable" in it is several causes together, and is hatched.
+        (its 95 % interval). A step whose name says "not separable" or "together" is several causes, and is
+        hatched.
     path : path
         The PNG to write.
     first, last : float
@@ -50,7 +52,8 @@ def waterfall_png(steps: Sequence[Step], *, first: float, last: float, title: st
 
 
 def draw(steps: Sequence[Step], first: float, last: float, title: str | None = None) -> Any:
-    """The figure."""
+    """The figure; steps that are 0 by what the run is have no row."""
+    steps = [s for s in steps if not is_absent(s["points"], s["low"], s["high"])]
     names = ["logged in training", *(_lines(str(s["step"])) for s in steps), "validation, stand-alone"]
     title = title or f"training {first:.4f}, validation {last:.4f}: {100 * (first - last):+.1f} points"
     extra = sum(name.count("\n") for name in names)
@@ -122,7 +125,7 @@ def _step(fig: Any, ax: Any, y: float, before: float, s: Step, span: float) -> f
     """Draw one bar, its error bar and its number; gives the level after it."""
     value = float(s["points"])
     after = before - value
-    joint = "not separable" in str(s["step"])
+    joint = is_joint(str(s["step"]))
     colour = COSTS if value > 0 else GIVES
     look = {"hatch": "////", "facecolor": "white", "edgecolor": colour} if joint else {"color": colour}
     ax.barh(y, after - before, left=before, height=0.56, linewidth=1.0, zorder=2, **look)
@@ -161,7 +164,7 @@ def _legend(fig: Any, steps: Sequence[Step]) -> None:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    joint = any("not separable" in str(s["step"]) for s in steps)
+    joint = any(is_joint(str(s["step"])) for s in steps)
     handles: list[Any] = []
     if any(s["points"] > 0 for s in steps):
         handles.append(Patch(color=COSTS, label="costs accuracy"))
