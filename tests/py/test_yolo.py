@@ -476,7 +476,7 @@ def test_diagnose_takes_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[
     (f,) = found.findings
     assert f.id == "Y1"
     assert f.low <= 1.0 <= f.high
-    with pytest.raises(RecipeError, match="got run and detector_losses"):
+    with pytest.raises(RecipeError, match="detector_losses and a run are different"):
         gl.diagnose("run", detector_losses=file)
     with pytest.raises(DataError, match="there is no such file"):
         gl.diagnose(detector_losses=tmp_path / "none.csv")

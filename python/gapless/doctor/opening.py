@@ -35,24 +35,31 @@ def open_case(
 ) -> Case:
     """The case that these arguments of `gapless.diagnose` describe; an error says what does not go
     together."""
-    given = {"outputs": outputs, "model": model, "run": run_or_checkpoint, "detector_losses": detector_losses}
+    if detector_losses is not None:
+        models = {"a run": run_or_checkpoint, "outputs": outputs, "model": model}
+        return _of_losses(detector_losses, [k for k, v in models.items() if v is not None], budget, seed)
+    given = {"outputs": outputs, "model": model, "run": run_or_checkpoint}
     said = [k for k, v in given.items() if v is not None]
     if logged is not None and not 0 <= logged <= 1:
         hint = f"; did you mean {logged / 100:g}?" if 1 < logged <= 100 else ""
         raise RecipeError(f"logged: an accuracy is a fraction from 0 to 1, got {logged!r}{hint}")
     if len(said) != 1:
         raise RecipeError(
-            "diagnose: give a run or checkpoint, or outputs=…, or model=… with preprocess=…, "
-            "or detector_losses=…"
+            "diagnose: give a run or checkpoint, or outputs=…, or model=… with preprocess=…"
             + (f"; got {' and '.join(said)}" if said else "")
         )
-    if detector_losses is not None:
-        from .detector_losses import read
-
-        return Case(budget=budget, losses=read(detector_losses), seed=seed)
     if run_or_checkpoint is not None:
         return open_run(run_or_checkpoint, data, budget=budget, logged=logged, seed=seed)
     raise RecipeError(f"diagnose: {said[0]} cannot be opened yet")
+
+
+def _of_losses(table: Any, others: Sequence[str], budget: Budget, seed: int) -> Case:
+    """A detector, by its losses image by image."""
+    from . import detector_losses
+
+    if others:
+        raise RecipeError(f"diagnose: detector_losses and {' and '.join(others)} are different models")
+    return Case(budget=budget, losses=detector_losses.read(table), seed=seed)
 
 
 def open_run(
