@@ -75,7 +75,8 @@ def diagnosis(word: str = "plain", name: str = "worked example") -> Diagnosis:
         checked("L1", "label-noise", wrong),
         checked("L3", "labelling-rules", unsure),
         checked("P1", "preprocessing", Result.left_out("needs the model")),
-        checked("P2", "input-statistics", Result.left_out("needs the model")),
+        checked("P2", "input-statistics", Result.left_out("needs the model and a recipe")),
+        checked("P3", "resolution", Result.left_out("needs about 90 s, 3 s of the budget are left")),
     ]
     f = fall(name, notes=("dropout and BatchNorm interact by 1.1 points",))
     return Diagnosis(float(f.gap), [finding(word)], checks, f, None, 12.3, 120.0, [f"5 images of {word}"])
@@ -99,9 +100,10 @@ def test_the_transcript_has_gap_waterfall_findings_undecided_and_the_rest_in_ord
         "(30 in all)",
         "follow from it: G2 memorised-noise",
         "L3 labelling-rules: recall of plain differs; about 2,300 samples would decide",
-        "clear: C1 class-order. left out: P1 P2 (needs the model).",
+        "clear: C1 class-order. Left out: P1 P2, for want of the model; a recipe. "
+        "Also left out: P3 (needs about 90 s, 3 s of the budget are left).",
         "note: 5 images of plain",
-        "6 checks in 12.3 s of 120 s",
+        "7 checks in 12.3 s of 120 s",
     ]
     flat = " ".join(text.split())
     at = [flat.find(" ".join(piece.split())) for piece in order]

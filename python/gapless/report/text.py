@@ -238,17 +238,41 @@ def _head(f: Finding) -> str:
 
 
 def _quiet(d: Diagnosis) -> Iterator[str]:
-    """The checks that have nothing to say, on a line: those that are clear, and those left out by reason."""
+    """The checks that have nothing to say, on a line: those that are clear, and those left out."""
     clear = [f"{c.id} {c.slug}" for c in d.checks if c.result.outcome == "clear"]
-    reasons: dict[str, list[str]] = {}
+    said = f"clear: {', '.join(clear) or 'none'}."
+    wanting: list[str] = []
+    facts: dict[str, None] = {}
+    others: list[str] = []
     for c in d.checks:
         if c.result.outcome == "left out":
-            reasons.setdefault(clean(c.result.says), []).append(c.id)
-    parts = [f"clear: {', '.join(clear) or 'none'}"]
-    if reasons:
-        said = "; ".join(f"{' '.join(ids)} ({why})" for why, ids in reasons.items())
-        parts.append(f"left out: {said}")
-    yield from _wrapped(". ".join(parts) + ".", "", "  ")
+            missing = _missing(c.result.says)
+            facts.update(dict.fromkeys(missing))
+            wanting += [c.id] if missing else []
+            others += [] if missing else [f"{c.id} ({clean(c.result.says)})"]
+    if wanting:
+        said += f" Left out: {' '.join(wanting)}, for want of {'; '.join(facts)}."
+    if others:
+        said += f" {'Also l' if wanting else 'L'}eft out: {', '.join(others)}."
+    yield from _wrapped(said, "", "  ")
+
+
+def _missing(says: str) -> list[str]:
+    """The facts that a check was left out for; none where it had another reason."""
+    from gapless.doctor import FACTS
+
+    words = list(FACTS.values())
+    if not says.startswith("needs "):
+        return []
+    rest, found = says.removeprefix("needs "), []
+    while rest:
+        # facts have "and" in them, so the longest that fits is meant
+        first = max((w for w in words if rest == w or rest.startswith(f"{w} and ")), key=len, default=None)
+        if first is None:
+            return []
+        found.append(first)
+        rest = rest.removeprefix(first).removeprefix(" and ")
+    return found
 
 
 def _counted(n: int, noun: str) -> str:
