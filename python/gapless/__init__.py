@@ -14,7 +14,7 @@ from gapless._core import get_num_threads, set_num_threads, show_config
 
 if TYPE_CHECKING:
     from gapless import augment, data, doctor, errors, losses, models, nn, optim, schedule
-    from gapless.doctor import Diagnosis, diagnose
+    from gapless.doctor import Comparison, Diagnosis, compare, diagnose
     from gapless.evaluation import evaluate
     from gapless.plan import compile, memory
     from gapless.predict import load
@@ -28,6 +28,7 @@ _MODULES = ("augment", "data", "doctor", "errors", "losses", "models", "nn", "op
 # public name -> module that has it
 _NAMES = {
     "CheckpointError": "errors",
+    "Comparison": "doctor",
     "DataError": "errors",
     "Diagnosis": "doctor",
     "EvalRecord": "record",
@@ -38,6 +39,7 @@ _NAMES = {
     "RecipeError": "errors",
     "Run": "training",
     "ShapeError": "errors",
+    "compare": "doctor",
     "compile": "plan",
     "diagnose": "doctor",
     "evaluate": "evaluation",
@@ -47,11 +49,13 @@ _NAMES = {
 }
 
 __all__ = [
+    "Comparison",
     "Diagnosis",
     "EvalRecord",
     "Recipe",
     "Run",
     "augment",
+    "compare",
     "compile",
     "data",
     "diagnose",

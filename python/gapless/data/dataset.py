@@ -155,6 +155,10 @@ class Data:
             return self.ids[index]
         return decode.printable(self._paths[int(self._positions[index])])
 
+    def file(self, index: int) -> str | None:
+        """The file of sample ``index`` as the system names it; None where there are no files."""
+        return None if self._paths is None else self._paths[int(self._positions[index])]
+
     def load(self, index: int) -> NDArray[np.uint8]:
         """The pixels of a sample.
 

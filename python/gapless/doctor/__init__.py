@@ -12,9 +12,11 @@ Reading order: ``result`` (what a check says), ``table`` (how a check joins), ``
 from __future__ import annotations
 
 from .case import Budget, Case
+from .comparing import Comparison, compare
 from .diagnosis import Checked, Diagnosis
 from .falling import Step, Waterfall
 from .outputs import Outputs
+from .reading import read_outputs
 from .result import Finding, Picture, Remedy, Result
 from .running import diagnose
 from .stats import Estimate
@@ -25,6 +27,7 @@ __all__ = [
     "Budget",
     "Case",
     "Checked",
+    "Comparison",
     "Diagnosis",
     "Estimate",
     "Finding",
@@ -35,8 +38,10 @@ __all__ = [
     "Step",
     "Waterfall",
     "check",
+    "compare",
     "diagnose",
     "forget",
     "named",
+    "read_outputs",
     "rows",
 ]

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .. import checkpoint as checkpoint_file
 from ..errors import RecipeError
+from . import outside, reading
 from .case import Budget, Case
-from .subject import NetSubject
+from .subject import FunctionSubject, NetSubject, permuted
 
 if TYPE_CHECKING:
     from ..checkpoint import Checkpoint
 
-__all__ = ["open_case", "open_run"]
+__all__ = ["open_case", "open_model", "open_outputs", "open_run"]
+
+_SHARE = 0.2  # of the budget that one pass of a caller's model over all samples may take
 
 
 def open_case(
@@ -48,9 +51,105 @@ def open_case(
             "diagnose: give a run or checkpoint, or outputs=…, or model=… with preprocess=…"
             + (f"; got {' and '.join(said)}" if said else "")
         )
+    others = {"train_outputs": train_outputs, "images": images, "train": train, "val": val}
+    others |= {"preprocess": preprocess, "data": data, "classes": classes}
+    _check_belongs(said[0], {k for k, v in others.items() if v is not None})
     if run_or_checkpoint is not None:
         return open_run(run_or_checkpoint, data, budget=budget, logged=logged, seed=seed)
-    raise RecipeError(f"diagnose: {said[0]} cannot be opened yet")
+    if outputs is not None:
+        return open_outputs(
+            outputs, train_outputs, budget=budget, logged=logged, images=images, classes=classes, seed=seed
+        )
+    return open_model(model, preprocess, train, val, budget=budget, logged=logged, classes=classes, seed=seed)
+
+
+_BELONGS = {
+    "run": {"data"},
+    "outputs": {"train_outputs", "images", "classes"},
+    "model": {"preprocess", "train", "val", "classes"},
+}
+
+
+def _check_belongs(what: str, given: set[str]) -> None:
+    wrong = sorted(given - _BELONGS[what])
+    if wrong:
+        belongs = [k for k, v in _BELONGS.items() if wrong[0] in v]
+        raise RecipeError(f"diagnose: {wrong[0]} belongs to {' or '.join(belongs)}, not to {what}")
+
+
+def open_outputs(
+    outputs: Any,
+    train_outputs: Any = None,
+    *,
+    budget: Budget,
+    logged: float | None = None,
+    images: Any = None,
+    classes: Sequence[str] | None = None,
+    seed: int = 0,
+) -> Case:
+    """A model trained elsewhere, by what it said of validation and perhaps of training samples."""
+    sources = {"val": outputs} | ({} if train_outputs is None else {"train": train_outputs})
+    read = dict(zip(sources, reading.read_outputs(*sources.values(), classes=classes), strict=True))
+    found = {k: r.outputs for k, r in read.items()}
+    notes, data = [r.report for r in read.values()], None
+    if images is not None:
+        data, found, missing = outside.data_of_images(images, found)
+        notes += missing + data.notes
+    case = Case(budget=budget, logged=logged, outputs=found, data=data, seed=seed)
+    case.notes += notes
+    return case
+
+
+def open_model(
+    model: Any,
+    preprocess: Callable[[Any], Any] | None,
+    train: Any,
+    val: Any,
+    *,
+    budget: Budget,
+    logged: float | None = None,
+    classes: Sequence[str] | None = None,
+    seed: int = 0,
+) -> Case:
+    """A model trained elsewhere, as a function of prepared images, with what prepares them."""
+    if preprocess is None or val is None:
+        raise RecipeError("diagnose: model=… needs preprocess=… (path → array) and val=… (samples)")
+    functions = model if isinstance(model, Mapping) else {"model": model}
+    if not functions or not all(callable(f) for f in (*functions.values(), preprocess)):
+        raise RecipeError("diagnose: model and preprocess must be functions, or model a dict of them by name")
+    data = outside.data_of_samples(train, val, classes)
+    subjects = [FunctionSubject(f, preprocess, data.classes, str(k)) for k, f in functions.items()]
+    case = Case(
+        budget=budget,
+        logged=logged,
+        data=data,
+        subject=subjects[0],
+        others={s.name: s for s in subjects[1:]},
+        seed=seed,
+    )
+    case.notes += data.notes
+    _fit(case)
+    return case
+
+
+def _fit(case: Case) -> None:
+    """Where one pass over all samples would take too much of the budget, a random part of them is used."""
+    assert case.data is not None
+    seconds = case.seconds_per_image()
+    n = sum(map(len, case.data.splits.values()))
+    most = int(_SHARE * case.budget.left / max(seconds, 1e-9))
+    if n <= max(most, 256):
+        return
+    kept, share = {}, max(most, 256) / n
+    for stream, (name, indices) in enumerate(case.data.splits.items()):
+        few = max(64, int(share * len(indices)))
+        kept[name] = indices[permuted(len(indices), case.seed, 0xD00 + stream)[:few]]
+        if len(kept[name]) < len(indices):
+            case.notes.append(
+                f"{name}: {len(kept[name]):,} of {len(indices):,} samples are used, chosen at random: the "
+                f"model takes {1000 * seconds:.0f} ms per image"
+            )
+    case.data = outside.only(case.data, kept)
 
 
 def _of_losses(table: Any, others: Sequence[str], budget: Budget, seed: int) -> Case:

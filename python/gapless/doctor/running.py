@@ -6,7 +6,7 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from .falling import waterfall
 from .result import Finding, Remedy, Result
 from .stats import holm
 from .table import FACTS, Row
+from .verdict import verdict
 
 __all__ = ["diagnose", "examine"]
 
@@ -156,7 +157,7 @@ def examine(case: Case, rows: Sequence[Row], *, verbose: int = 1, with_waterfall
         recipe=case.recipe,
         seconds=case.budget.spent,
         budget=case.budget.seconds,
-        notes=list(case.notes),
+        notes=[*verdict(case), *case.notes],
     )
 
 
@@ -197,11 +198,7 @@ def _settle(done: Sequence[_Done]) -> tuple[list[Finding], list[Checked]]:
     adjusted = dict(zip([d.row.id for d in tested], holm(values), strict=True))
     settled = [_stands(d, adjusted.get(d.row.id)) for d in done]
     found = {d.row.id for d in settled if d.result.outcome == "found"}
-    causes: Mapping[str, str] = {
-        effect: d.row.id for d in settled if d.row.id in found for effect in d.row.explains if effect in found
-    }
-    # A check that is itself a consequence explains nothing.
-    causes = {effect: cause for effect, cause in causes.items() if cause not in causes}
+    causes = _causes([d for d in settled if d.row.id in found])
     findings = [_finding(d) for d in settled if d.row.id in found and d.row.id not in causes]
     findings.sort(key=lambda f: -abs(f.points))
     checked = [
@@ -209,6 +206,25 @@ def _settle(done: Sequence[_Done]) -> tuple[list[Finding], list[Checked]]:
         for d in sorted(settled, key=lambda d: (d.row.id[0], int(d.row.id[1:])))
     ]
     return findings, checked
+
+
+def _causes(found: Sequence[_Done]) -> dict[str, str]:
+    """Which finding follows from which. A check that is itself a consequence explains nothing; of two that
+    explain each other the larger one does; of several the largest."""
+    size = {d.row.id: abs(d.result.estimate.points) if d.result.estimate else 0.0 for d in found}
+    says = {d.row.id: set(d.row.explains) & set(size) - {d.row.id} for d in found}
+    edges = {
+        (a, b)
+        for a, effects in says.items()
+        for b in effects
+        if a not in says[b] or (size[a], b) > (size[b], a)
+    }
+    roots = set(size) - {b for _, b in edges}
+    causes: dict[str, str] = {}
+    for a, b in sorted(edges):
+        if a in roots and (b not in causes or size[a] > size[causes[b]]):
+            causes[b] = a
+    return causes
 
 
 def _stands(d: _Done, adjusted: float | None) -> _Done:

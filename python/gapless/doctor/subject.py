@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .. import _core
+from ..errors import DataError, ShapeError
 
 if TYPE_CHECKING:
     from ..data import Data
     from ..data.pipeline import Pipeline
     from ..nn import Net
 
-__all__ = ["NetSubject", "Subject"]
+__all__ = ["FunctionSubject", "NetSubject", "Subject"]
 
 Floats = NDArray[np.float32]
 
@@ -83,6 +85,73 @@ class NetSubject:
         net = Net(self.net.document, seed=None)
         net.load_state_dict(weights, strict=True)
         return NetSubject(net, self.pipeline, self.classes, self.precision, name)
+
+
+class FunctionSubject:
+    """A model of any library, as two functions: what prepares an image, and what scores prepared ones.
+
+    Parameters
+    ----------
+    function : callable
+        float32 (N, C, H, W) → (N, classes) logits; NumPy arrays or torch tensors come back alike. A
+        ``torch.nn.Module`` is called with a tensor and without gradients, in the mode that it is in.
+    preprocess : callable
+        Path → float32 (C, H, W). Where data lie in memory it is given the uint8 (H, W, C) image instead.
+    classes : sequence of str
+        By output.
+    name : str
+    """
+
+    def __init__(
+        self,
+        function: Callable[[Any], Any],
+        preprocess: Callable[[Any], Any],
+        classes: Sequence[str],
+        name: str = "model",
+    ) -> None:
+        self.function, self.preprocess = function, preprocess
+        self.classes, self.name = tuple(classes), name
+
+    def prepared(self, data: Data, indices: Sequence[int]) -> Floats:
+        parts: list[Floats] = []
+        for i in indices:
+            x = _numbers(self.preprocess(data.file(int(i)) or data.load(int(i))))
+            if x.ndim != 3:
+                raise ShapeError(
+                    f"preprocess: {data.path(int(i))}: expected an array (C, H, W), got shape {x.shape}"
+                )
+            if parts and x.shape != parts[0].shape:
+                raise ShapeError(
+                    f"preprocess: {data.path(int(i))} becomes {x.shape}, others {parts[0].shape}; "
+                    "the network is fed images of one size"
+                )
+            if not np.isfinite(x).all():
+                raise DataError(f"preprocess: {data.path(int(i))} becomes numbers that are not finite")
+            parts.append(x)
+        return np.stack(parts)
+
+    def logits(self, x: Floats) -> Floats:
+        x = np.ascontiguousarray(x, np.float32)
+        torch = sys.modules.get("torch")  # never imported here: whoever passes a module has done so
+        if torch is not None and isinstance(self.function, torch.nn.Module):
+            with torch.no_grad():
+                out = self.function(torch.from_numpy(x))
+        else:
+            out = self.function(x)
+        y = _numbers(out)
+        if y.shape != (len(x), len(self.classes)):
+            raise ShapeError(
+                f"{self.name}: for an input of {x.shape} expected logits {(len(x), len(self.classes))}, "
+                f"one per class, got {y.shape}"
+            )
+        return y
+
+
+def _numbers(value: Any) -> Floats:
+    """float32 of an array or a tensor."""
+    if hasattr(value, "detach"):
+        value = value.detach().cpu()
+    return np.asarray(value, np.float32)
 
 
 def permuted(n: int, seed: int, stream: int) -> NDArray[np.int64]:

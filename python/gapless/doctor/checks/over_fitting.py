@@ -1,0 +1,100 @@
+"""G1: the same weights are much better on the images that they were trained on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ..case import Case
+from ..outputs import Outputs
+from ..result import Remedy, Result
+from ..stats import Z95, difference
+from ..table import check
+
+__all__ = ["over_fitting", "remedies"]
+
+LEAST = 0.05
+
+
+@check(
+    "G1",
+    "over-fitting",
+    "the model knows its training images better than new ones",
+    measure="accuracy on training images minus accuracy on validation images, same weights and pipeline",
+    needs=["outputs", "train outputs"],
+    cost=lambda case: case.passes(1.0, "train") + case.passes(1.0, "val"),
+    threshold=LEAST,
+    explains=["G5", "C4"],
+    reference="Zhang et al. 2017, arXiv 1611.03530",
+)
+def over_fitting(case: Case) -> Result:
+    """Scores the deployed weights on training and on validation samples by the evaluation pipeline: no
+    augmentation, no dropout, no moving weights are between the two numbers. Validation images that are
+    training images to the pixel are left out."""
+    train, val = case.outputs("train"), case.outputs("val")
+    fresh = _not_leaked(case, val)
+    if not fresh.any():
+        return Result.undecided("every validation image is a training image: nothing tells over-fitting")
+    right, n = int(val.right[fresh].sum()), int(fresh.sum())
+    e = difference(int(train.right.sum()), len(train), right, n)
+    numbers: dict[str, Any] = {
+        "train_accuracy": train.accuracy,
+        "val_accuracy": right / n,
+        "train_n": len(train),
+        "val_n": n,
+        "val_images_left_out_as_training_images": int(len(val) - n),
+    }
+    said = f"{100 * train.accuracy:.1f} % of training images are right, {100 * right / n:.1f} % of new ones"
+    if e.points < LEAST:
+        return Result.clear(said, e, evidence=numbers)
+    if e.low <= 0:
+        rate = (train.accuracy + right / n) / 2
+        needed = math.ceil(2 * Z95**2 * rate * (1 - rate) / e.points**2)
+        return Result.undecided(
+            f"{said}: with {n} validation images that could be chance", e, samples_needed=needed
+        )
+    ordered = remedies(case.recipe.to_dict() if case.recipe is not None else {})
+    numbers["remedies_in_order"] = [text for text, _ in ordered]
+    return Result.found(said, e, evidence=numbers, remedy=Remedy(*ordered[0]))
+
+
+def _not_leaked(case: Case, val: Outputs) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Validation samples whose pixels are not those of a training sample."""
+    data = case.data
+    if data is None or "train" not in data.splits or not all(i in data for i in val.ids):
+        return np.ones(len(val), bool)
+    known = {data.digests[i] for i in data.splits["train"]}
+    return np.array([data.digests[data.index_of(i)] not in known for i in val.ids], bool)
+
+
+def remedies(recipe: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """What usually helps, the strongest first, without what the recipe does already: text and change."""
+    out: list[tuple[str, dict[str, Any]]] = []
+    ops = [op for op in recipe.get("train") or () if op["name"] != "Normalize"]
+    moving = [op for op in ops if op["name"].startswith("Random")]
+    tail = [op for op in recipe.get("train") or () if op["name"] == "Normalize"]
+    size = recipe.get("image_size")
+    if recipe and not moving and size:
+        short = size if isinstance(size, int) else min(size)
+        crop = {"name": "RandomCrop", "size": size, "padding": max(1, short // 8)}
+        out.append(
+            ("Augment: crop at random after padding (flip too, where a mirror image keeps its class).",
+             {"train": [*ops, crop, *tail]})
+        )  # fmt: skip
+    optimizer = recipe.get("optimizer") or {}
+    if optimizer.get("weight_decay") == 0.0:
+        decay = 0.05 if optimizer.get("name") == "AdamW" else 5e-4
+        out.append((f"Set weight decay to {decay:g}.", {"optimizer.weight_decay": decay}))
+    loss = recipe.get("loss") or {}
+    if loss.get("name") == "CrossEntropy" and not loss.get("label_smoothing"):
+        out.append(("Smooth the labels by 0.1.", {"loss.label_smoothing": 0.1}))
+    if recipe and not recipe.get("early_stopping"):
+        patience = max(3, int(recipe.get("epochs") or 20) // 10)
+        text = "Stop when validation gets no better: fewer epochs over the same images memorise less."
+        out.append((text, {"early_stopping": patience}))
+    out.append(("Collect more training images; check learning-curve says how much they would give.", {}))
+    out.append(("Use a smaller network, or dropout before its last layer.", {}))
+    return out

@@ -1,0 +1,102 @@
+"""P1: evaluation prepares images otherwise than the model was trained with."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..case import Case
+from ..preparing import PASSES, Search, sample_size, scored, searched
+from ..result import Remedy, Result
+from ..stats import Estimate, paired, samples_for_paired
+from ..table import check
+from .class_order import best_order
+
+__all__ = ["preprocessing"]
+
+MOST = 4000  # validation samples on which the size is measured
+
+
+@check(
+    "P1",
+    "preprocessing",
+    "images are prepared otherwise than in training",
+    measure="validation accuracy recovered by the preprocessing that the model wants",
+    needs=["model", "outputs", "images"],
+    cost=lambda case: case.passes(PASSES, most=sample_size(case)) + case.passes(2, most=MOST),
+    explains=["W1", "C1", "P2", "P3", "C4", "L3", "B1", "B2", "S3", "L1"],
+    reference="mlcommons/inference #201 (78.47 against 77.51 by the resize alone); torchvision #2950",
+)
+def preprocessing(case: Case) -> Result:
+    """Searches for the preprocessing that the model wants: order of channels, scale and offset, resize
+    kernel, crop, EXIF orientation, layout.
+
+    The steps of the given preprocessing are identified by their pixels, and changed one by one. The best is
+    chosen on one half of at most 512 samples and tested on the other (McNemar, p < 0.01), so that trying many
+    finds nothing by chance; its size is measured on all validation samples.
+    """
+    found = searched(case)
+    if found is None:
+        return Result.undecided("fewer than 20 validation samples", samples_needed=40)
+    numbers = {
+        "held_out": found.n,
+        "accuracy": found.base,
+        "accuracy_of_best": found.accuracy,
+        "tried": dict(sorted(found.tried.items(), key=lambda kv: -kv[1])[:30]),
+    }
+    if found.prepare is None:
+        return Result.clear(
+            f"none of {len(found.tried)} other preprocessings makes more samples right",
+            Estimate(0.0, -0.01, 0.01, 1.0),
+            evidence=numbers,
+        )
+    wants = "; ".join(f"{c.kind}: {c.wants}" for c in found.changes)
+    has = "; ".join(f"{c.kind}: {c.has}" for c in found.changes)
+    shares = f"{100 * found.accuracy:.1f} instead of {100 * found.base:.1f} %"
+    rates = f"{shares} of {found.n} held-out samples are right"
+    gain = found.accuracy - found.base
+    if found.p >= 0.01:
+        e = Estimate(gain, gain - 0.05, gain + 0.05, found.p)
+        if gain < 0.02:
+            return Result.clear(
+                f"the best other preprocessing ({wants}) gains nothing: {rates}", e, evidence=numbers
+            )
+        return Result.undecided(
+            f"{wants} may be better: {rates}", e, samples_needed=2 * samples_for_paired(gain, gain + 0.05)
+        )
+    e = _size(case, found)
+    renamed = _by_renaming(case)
+    if renamed >= e.points:  # a red class and a blue one exchanged look like BGR
+        return Result.clear(
+            f"{wants} would recover {100 * e.points:.1f} points, but renaming classes recovers "
+            f"{100 * renamed:.1f}",
+            e,
+            evidence=numbers,
+        )
+    if e.points <= 0:
+        return Result.clear(f"{wants} gains nothing on all samples", e, evidence=numbers)
+    return Result.found(
+        f"the model wants {wants} (it is fed {has}): {rates}",
+        e,
+        evidence={**numbers, "wants": wants, "fed": has},
+        remedy=Remedy(
+            f"Prepare images as in training: {wants}. Store the preprocessing with the weights and use that "
+            "one everywhere."
+        ),
+    )
+
+
+def _by_renaming(case: Case) -> float:
+    """What another order of classes recovers by itself: there must be no two causes for one loss."""
+    out = case.outputs("val")
+    order = best_order(out, np.ones(len(out), bool))
+    return float((order[out.predictions] == out.labels).mean()) - out.accuracy
+
+
+def _size(case: Case, found: Search) -> Estimate:
+    """Gain on validation, with the p-value of the half that had no part in the choice."""
+    indices = case.sample("val", MOST, stream=14)
+    before, after = scored(case, indices, None), scored(case, indices, found.prepare)
+    if before is None or after is None:
+        return Estimate(0.0, 0.0, 0.0, 1.0)
+    e = paired(before, np.asarray(after))
+    return Estimate(e.points, e.low, e.high, max(found.p, e.p))

@@ -1,0 +1,80 @@
+"""B1: BatchNorm's running statistics are not those of the data."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..case import Case
+from ..norms import gathered, precise_outputs, replay_cost
+from ..result import Remedy, Result
+from ..statistics import Gathered
+from ..stats import paired, samples_for_paired
+from ..table import check
+
+__all__ = ["stale_batchnorm"]
+
+
+@check(
+    "B1",
+    "stale-batchnorm",
+    "BatchNorm's running statistics are stale",
+    measure="validation accuracy recovered by statistics computed anew",
+    needs=["run", "history", "outputs", "train images and model"],
+    cost=replay_cost(4, 1),
+    explains=["W1", "P2", "P3", "C1", "C4", "L3", "A1", "M1", "G1", "G5"],
+    reference="Wu and Johnson 2021, arXiv 2105.07576; fvcore's precise_bn",
+)
+def stale_batchnorm(case: Case) -> Result:
+    """The deployed weights with the statistics of the recorded batches in place of the running ones, on the
+    same validation samples: nothing else differs."""
+    found = gathered(case)
+    if found is None:
+        return Result.clear("no BatchNorm layer took its batch's statistics in training")
+    val, precise = case.outputs("val"), precise_outputs(case)
+    e = paired(val.right, precise.right)
+    worst = _worst(case, found)
+    n = next(iter(found.layers.values())).batches if found.layers else 0
+    evidence = {
+        "accuracy": val.accuracy,
+        "accuracy_precise": precise.accuracy,
+        "batches": n,
+        "worst": worst,
+    }
+    says = (
+        f"with statistics over {n} batches of training {100 * precise.accuracy:.1f} % of validation are right "
+        f"instead of {100 * val.accuracy:.1f} %"
+    )
+    if e.points < 0.02 or e.p >= 0.05:
+        changed = float(np.mean(val.right != precise.right))
+        if e.points >= 0.02:
+            return Result.undecided(
+                says, e, samples_needed=samples_for_paired(e.points, changed), evidence=evidence
+            )
+        return Result.clear(says, e, evidence=evidence)
+    return Result.found(
+        f"{says}; {worst}",
+        e,
+        evidence=evidence,
+        remedy=Remedy(
+            "Compute the running statistics anew over some thousand training images before the weights are "
+            "deployed; train with a schedule that ends at a small learning rate, or a larger BatchNorm momentum, "
+            "so that they keep up."
+        ),
+    )
+
+
+def _worst(case: Case, found: Gathered) -> str:
+    """The layer whose running statistics are farthest off, in words (medians over its channels)."""
+    assert case.saved is not None
+    weights, worst, text = case.saved.scored(), -1.0, ""
+    for name, layer in found.layers.items():
+        shift = np.abs(weights[f"{name}.running_mean"] - layer.mean) / np.sqrt(layer.variance + 1e-12)
+        ratio = (weights[f"{name}.running_var"] + 1e-12) / (layer.variance + 1e-12)
+        far, times = float(np.median(shift)), float(np.median(ratio))
+        if max(far, abs(float(np.log(times)))) > worst:
+            worst = max(far, abs(float(np.log(times))))
+            text = (
+                f"{name}'s running mean is {far:.2f} standard deviations off, its running variance {times:.2f} "
+                "times the data's"
+            )
+    return text

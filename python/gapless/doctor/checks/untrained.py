@@ -1,0 +1,149 @@
+"""W1: what was evaluated is not the trained network: its weights were not loaded."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ...metrics import wilson
+from ..case import Case
+from ..outputs import Outputs
+from ..preparing import PASSES, sample_size, searched
+from ..result import Remedy, Result
+from ..stats import Estimate
+from ..subject import NetSubject
+from ..table import check
+from ..verdict import beats_guessing
+
+__all__ = ["untrained"]
+
+FLAT = 0.85  # entropy of the outputs, of log K, from which a network has no opinion
+_REMEDY = Remedy(
+    "Load the weights by their path and strictly (every name and shape must match), and compare the hash of "
+    "what was loaded with the file's; then evaluate again."
+)
+
+
+def _cost(case: Case) -> float:
+    if case.subject is None or case.saved is not None:
+        return 0.0
+    return case.passes(PASSES, most=sample_size(case))
+
+
+@check(
+    "W1",
+    "untrained",
+    "the trained weights were not loaded",
+    measure="accuracy that training showed minus validation accuracy of what was evaluated",
+    needs=["outputs"],
+    cost=_cost,
+    threshold=0.05,
+    explains=["C4", "L1", "L2", "L3", "G1", "G3", "P2", "P3", "B1", "B2", "S3", "W2"],
+    reference="PaddleClas #3203, #2763: initial weights were scored; PyTorch #141256: keys dropped silently",
+)
+def untrained(case: Case) -> Result:
+    """Looks for the signature of a network that has seen no label.
+
+    Its accuracy is that of guessing, and it has no opinion: outputs are almost uniform. Classes in another
+    order leave opinions, and a renaming that makes them right (C1); a wrong preprocessing leaves opinions
+    too, or the model brings its accuracy back with another one (P1, where there is a model). For a
+    checkpoint of gapless the digest of the weights decides.
+    """
+    same = _weights_are_the_records(case)
+    if same:
+        return Result.clear("the weights are those of the record, by their digest")
+    out = case.outputs("val")
+    p = beats_guessing(out)
+    numbers = {**_opinion(out), "accuracy": out.accuracy, "majority": out.majority, "p_guessing": p}
+    rate = f"{100 * out.accuracy:.1f} % against {100 * out.majority:.1f} % by naming one class always"
+    if p < 0.01:
+        return Result.clear(f"better than guessing: {rate}", evidence=numbers)
+    if len(out) < 20 or out.majority > 0.95:
+        return Result.undecided(f"too few samples outside one class: {rate}", evidence=numbers)
+    reference, whose = _reference(case)
+    if reference is not None and reference <= wilson(int(out.right.sum()), len(out))[1] + 0.05:
+        return Result.clear(f"no better than guessing ({rate}), but {whose} was not either", evidence=numbers)
+    flat, why = _has_no_opinion(case, numbers)
+    if not flat:
+        return Result.undecided(
+            f"no better than guessing ({rate}), but {why}: a preprocessing that the network does not know, "
+            "labels that do not belong to the images, or weights that were not loaded",
+            evidence=numbers,
+        )
+    e = _points(out, reference)
+    shown = f"; {whose} was {100 * reference:.1f} %" if reference is not None else ""
+    more = "" if case.logged is not None else ", or never learned"
+    return Result.found(
+        f"no better than guessing ({rate}), and {why}{shown}: these are weights that were not loaded{more}",
+        e,
+        evidence=numbers,
+        remedy=_REMEDY,
+    )
+
+
+def _weights_are_the_records(case: Case) -> bool:
+    """Whether the network holds the very weights that a checkpoint's record scored."""
+    if case.saved is None or not isinstance(case.subject, NetSubject):
+        return False
+    known = {r.get("digests", {}).get("weights") for r in case.saved.records.values()}
+    return not known or case.subject.net.digest() in known
+
+
+def _opinion(out: Outputs) -> dict[str, float]:
+    """How far the outputs are from uniform, and how the predictions spread over classes."""
+    k = out.num_classes
+    numbers = {"share_of_commonest_prediction": float(np.bincount(out.predictions).max()) / len(out)}
+    p = out.probabilities
+    if p is not None:
+        safe = np.clip(p, 1e-12, 1)
+        numbers["entropy"] = float(-(safe * np.log(safe)).sum(axis=1).mean() / np.log(k))
+        numbers["confidence"] = float(p.max(axis=1).mean())
+    if out.scores is not None and out.kind == "logits":
+        numbers["spread_of_logits"] = float(out.scores.std(axis=0).mean())
+    return numbers
+
+
+def _has_no_opinion(case: Case, numbers: dict[str, float]) -> tuple[bool, str]:
+    """Whether that is the signature of an untrained network, and what says so."""
+    k = case.outputs("val").num_classes
+    if case.subject is not None:
+        best = searched(case)
+        if best is not None and best.gain > 0.05:
+            return True, "another preprocessing brings accuracy back"
+        numbers["accuracy_of_best_preprocessing"] = best.accuracy if best is not None else numbers["accuracy"]
+        return True, "no preprocessing that was tried makes it better"
+    if "entropy" in numbers:
+        text = f"entropy of its outputs is {numbers['entropy']:.2f} of the greatest"
+        if numbers["entropy"] >= FLAT:
+            return True, f"it has no opinion ({text}, mean confidence {numbers['confidence']:.2f})"
+        return False, f"it is sure of what it says ({text})"
+    share = numbers["share_of_commonest_prediction"]
+    if share > max(0.5, 1.5 / k):
+        return True, f"{100 * share:.0f} % of its predictions are one class"
+    return False, "its predictions spread over the classes"
+
+
+def _reference(case: Case) -> tuple[float | None, str]:
+    if case.logged is not None:
+        return case.logged, "what training logged"
+    if "train outputs" in case.facts:
+        train = case.outputs("train")
+        if beats_guessing(train) < 0.01:
+            return train.accuracy, "accuracy on training samples"
+    return None, ""
+
+
+def _points(out: Outputs, reference: float | None) -> Estimate:
+    """Reference minus accuracy. The trained weights may validate worse than they trained, so the interval
+    reaches down to half of that; without a reference, to anything that would have been told from guessing."""
+    from scipy.stats import binomtest
+
+    right, n = int(out.right.sum()), len(out)
+    low, high = out.interval
+    if reference is None:
+        least = max(high, out.majority) - out.accuracy
+        p = float(binomtest(right, n, min(out.majority + 0.1, 0.999), alternative="less").pvalue)
+        points = max((1 - out.accuracy) / 2, least)
+        return Estimate(points, min(least, points), max(1 - low, points), min(1.0, 2 * p))
+    p = float(binomtest(right, n, min(reference, 1 - 1e-9), alternative="less").pvalue)
+    points = reference - out.accuracy
+    return Estimate(points, points / 2, max(reference - low, points), min(1.0, 2 * p))

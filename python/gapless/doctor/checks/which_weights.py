@@ -1,0 +1,154 @@
+"""W2: the weights under examination are not the ones that should be."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ... import checkpoint as checkpoint_file
+from ...errors import CheckpointError
+from ...evaluation import list_digest
+from ...record import EvalRecord
+from ..case import Case
+from ..outputs import Outputs
+from ..replay import is_own
+from ..result import Remedy, Result
+from ..stats import Estimate, paired
+from ..subject import NetSubject
+from ..table import check
+
+__all__ = ["which_weights"]
+
+
+@check(
+    "W2",
+    "which-weights",
+    "other weights of the same run are better, or are those of the record",
+    measure="validation accuracy of the better weights minus that of these",
+    needs=["run", "outputs", "model"],
+    cost=lambda case: case.passes(3, "val"),
+    explains=["W1", "M1", "C4", "G5", "B1", "P2", "P3"],
+    reference="timm #102: EMA or raw, best or last; scored is not always what was logged",
+)
+def which_weights(case: Case) -> Result:
+    """Scores raw and averaged, best and last weights on the same validation samples, and holds the digest of
+    these weights to the one in their record. Which alternative is best is chosen on one half of the samples
+    and measured on the other, and the other way round."""
+    recorded = _record(case)
+    if recorded is not None:
+        return recorded
+    val, others = case.outputs("val"), _others(case)
+    if not others:
+        return Result.clear("there are no other weights of this run beside these")
+    chosen = max(others, key=lambda k: others[k].accuracy)
+    e = _honest(case, val, others)
+    evidence = {"accuracy": {_own_name(case): val.accuracy} | {k: o.accuracy for k, o in others.items()}}
+    listed = ", ".join(f"{k} {100 * v:.1f} %" for k, v in evidence["accuracy"].items())
+    if e.points < 0.02 or e.p >= 0.05:
+        return Result.clear(f"on validation: {listed}", e, evidence=evidence)
+    return Result.found(
+        f"on validation: {listed}",
+        e,
+        evidence=evidence,
+        remedy=Remedy(
+            f"Deploy the weights {chosen!r} instead; name weights by their digest when you score them."
+        ),
+    )
+
+
+def _own_name(case: Case) -> str:
+    assert case.saved is not None
+    path = case.saved.path
+    return f"{path.stem if path is not None else 'these'} ({case.saved.weights_kind})"
+
+
+def _record(case: Case) -> Result | None:
+    """A finding where the record in the file is about other weights than those in it."""
+    saved = case.saved
+    assert saved is not None
+    if "val" not in saved.records or case.data is None:
+        return None
+    record, scorer = EvalRecord.from_dict(saved.records["val"]), case.scorer()
+    was, now = record.digests["weights"], scorer.net.digest()
+    order = np.sort(case.data.indices("val"))
+    if was == now or record.digests["data"] != list_digest(scorer.data, order):
+        return None
+    val = case.outputs("val")
+    points = record.correct[1] / record.n_scored - val.accuracy
+    e = Estimate(points, points, points, 0.0)
+    says = (
+        f"the record is of weights {was[:12]}…, those in the file are {now[:12]}…: recorded "
+        f"{record.correct[1]} of {record.n_scored}, now {int(np.count_nonzero(val.right))}"
+    )
+    evidence = {"recorded": was, "now": now}
+    if abs(points) < 0.02:
+        return Result.clear(says, e, evidence=evidence)
+    remedy = Remedy(
+        "Take the checkpoint from the run again: its weights were replaced after they were scored."
+    )
+    return Result.found(says, e, evidence=evidence, remedy=remedy)
+
+
+def _others(case: Case) -> dict[str, Outputs]:
+    """Validation outputs of the other weights that the run left: of the other kind, and of the file beside."""
+    assert case.data is not None
+    saved, subject = case.saved, case.subject
+    assert saved is not None
+    out, val = {}, case.data.indices("val")
+    for name, other in case.others.items():
+        out[name] = case.keep(
+            ("val of", name), lambda name=name, other=other: case.outputs_of(other, val, name)
+        )
+    beside = None if saved.path is None else _beside(saved.path)
+    if beside is None or not isinstance(subject, NetSubject):
+        return out
+    try:
+        second = checkpoint_file.read(beside)
+        same_run = is_own(second, case.data) and second.recipe == saved.recipe
+    except CheckpointError:
+        return out
+    if same_run and second.state["step"] != saved.state["step"]:
+        name = f"{beside.stem} ({second.weights_kind})"
+        other = subject.with_weights(second.scored(), name)
+        out[name] = case.keep(("val of", name), lambda: case.outputs_of(other, val, name))
+    return out
+
+
+def _beside(path: Path) -> Path | None:
+    other = {"best": "last", "last": "best"}.get(path.stem)
+    found = path.with_name(f"{other}{path.suffix}") if other else None
+    return found if found is not None and found.exists() else None
+
+
+def _honest(case: Case, val: Outputs, others: dict[str, Outputs]) -> Estimate:
+    """What choosing the best alternative brings, without what choosing it on these samples brings by itself."""
+    names = [_own_name(case), *others]
+    right = np.stack([val.right, *(o.right for o in others.values())])
+    side = _halves(val)
+    after = np.empty(len(val), bool)
+    for here in (True, False):
+        pick = int(np.argmax(right[:, side == here].mean(axis=1)))
+        after[side != here] = right[pick][side != here]
+    e = paired(val.right, after)
+    looks = _looks(case) if any(n.startswith("best") for n in names[1:]) else 1
+    if looks == 1:
+        return e
+    # "best" was chosen by this very number among so many evaluations
+    n, d = len(val), float(np.mean(val.right != after))
+    luck = math.sqrt(d / n) * math.sqrt(2 * math.log(looks))
+    low = min(e.low - luck, e.points)
+    return Estimate(e.points, low, e.high, min(1.0, e.p * looks))
+
+
+def _looks(case: Case) -> int:
+    assert case.saved is not None
+    return max(1, sum("best" in row for row in case.saved.history))
+
+
+def _halves(out: Outputs) -> NDArray[np.bool_]:
+    side = np.zeros(len(out), bool)
+    side[np.argsort(np.array(out.ids, dtype=object), kind="stable")[::2]] = True
+    return side

@@ -1,0 +1,250 @@
+"""Reading outputs of a model that was trained elsewhere: CSV, text, npz, or arrays by name.
+
+A table has a column of ids, one of targets, and logits, probabilities or predicted classes. Which column is
+which is told by its name, and what scores are by their values too; what was understood is said in one line,
+and what cannot be understood is an error with file and line.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import _peers
+from ..data.sources import shorten
+from ..errors import DataError
+from ..record import EvalRecord
+from . import _tables
+from ._tables import Columns
+from .outputs import Outputs
+
+__all__ = ["Read", "is_simplex", "read_outputs"]
+
+_MAX_CLASSES = 100_000
+
+
+class Read(NamedTuple):
+    """Outputs, and a line on what was found where.
+
+    Attributes
+    ----------
+    outputs : Outputs
+    report : str
+        Counts, and which columns were taken for what.
+    """
+
+    outputs: Outputs
+    report: str
+
+
+@dataclass
+class _Named:
+    """Classes in order, and where they come from."""
+
+    names: tuple[str, ...]
+    index: dict[str, int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.index = {c: k for k, c in enumerate(self.names)}
+
+
+def read_outputs(*sources: Any, classes: Sequence[str] | None = None) -> list[Read]:
+    """Outputs of one model on one or several lists of samples, with one order of classes for all of them.
+
+    Parameters
+    ----------
+    *sources : path, mapping of arrays, Outputs or EvalRecord
+        ``.npz``, ``.csv``, ``.tsv`` with a header, or text with columns apart by blanks. Columns, whatever
+        their case: ``id path image file …`` (the sample), ``target label true y …`` (class index or name),
+        ``prediction pred predicted …``, ``logit_0 …``, ``prob_0 …``, ``p_<class> …`` or the classes' own
+        names. In npz files and mappings ``logits`` and ``probabilities`` may be (n, classes) arrays.
+    classes : sequence of str, optional
+        Names by output. Default: from the columns' names, else the names that occur, sorted, else numbers.
+
+    Raises
+    ------
+    DataError
+        With file and line: a column is missing, a number is not finite or not a number, a class is unknown,
+        an id stands twice with different targets, rows have unequal lengths, there is no row, or too many.
+
+    Examples
+    --------
+    >>> (read,) = read_outputs({"id": ["a", "b"], "target": [0, 1], "logits": [[2.0, 0.0], [1.5, 0.0]]})
+    >>> read.outputs.accuracy, read.outputs.kind
+    (0.5, 'logits')
+    """
+    given = None if classes is None else _given(classes)
+    tables: list[Columns | Outputs] = [_open(s, given) for s in sources]
+    named = _classes([t for t in tables if isinstance(t, Columns)], given)
+    return [_as_read(t) if isinstance(t, Outputs) else _resolved(t, named) for t in tables]
+
+
+def is_simplex(scores: NDArray[Any]) -> bool:
+    """Whether every row is numbers from 0 to 1 that sum to 1, as far as written digits allow."""
+    if scores.ndim != 2 or scores.shape[1] < 2 or not len(scores):
+        return False
+    room = max(1e-3, 5e-6 * scores.shape[1])
+    low, high = float(scores.min()), float(scores.max())
+    return low >= -1e-6 and high <= 1 + 1e-6 and bool((np.abs(scores.sum(axis=1) - 1) <= room).all())
+
+
+def _given(classes: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(classes, str | bytes) or not len(classes):
+        raise DataError(f"classes: expected a list of class names, got {classes!r}")
+    names = tuple(str(c) for c in classes)
+    if len(set(names)) != len(names):
+        raise DataError(f"classes: named twice: {shorten(sorted({c for c in names if names.count(c) > 1}))}")
+    return names
+
+
+def _open(source: Any, classes: tuple[str, ...] | None) -> Columns | Outputs:
+    if isinstance(source, Outputs):
+        return source
+    if isinstance(source, EvalRecord):
+        return Outputs.of_record(source)
+    if isinstance(source, str | os.PathLike):
+        return _tables.of_file(os.fspath(source), classes)
+    if hasattr(source, "items"):
+        return _tables.of_arrays(dict(source.items()), "outputs", classes)
+    raise DataError(f"outputs: expected a file, a mapping of arrays, or Outputs, got {type(source).__name__}")
+
+
+def _as_read(outputs: Outputs) -> Read:
+    name = outputs.source or "outputs"
+    return Read(outputs, f"{name}: {len(outputs):,} samples of {outputs.num_classes} classes, {outputs.kind}")
+
+
+# -- classes --------------------------------------------------------------------------------------
+
+
+def _classes(tables: Sequence[Columns], given: tuple[str, ...] | None) -> _Named:
+    """The classes of all tables together."""
+    if given is not None:
+        return _Named(given)
+    for t in tables:
+        if t.score_names is not None and not _tables.all_indices(t.score_names):
+            return _Named(tuple(t.score_names))
+    texts = {v for t in tables for column in (t.target, t.prediction) if column is not None for v in column}
+    widths = {t.scores.shape[1] for t in tables if t.scores is not None}
+    if _tables.all_indices(texts):
+        top = max((int(v) for v in texts), default=0)
+        count = max(widths) if widths else top + 1
+        if count > _MAX_CLASSES or (not widths and count > 10 * len(texts) + 1000):
+            raise DataError(
+                f"outputs: class index {top} among {len(texts)} different ones; give names, or classes=[…]"
+            )
+        return _Named(tuple(str(k) for k in range(count)))
+    if any(_tables.is_index(v) and v.startswith("-") for v in texts):
+        raise DataError("outputs: negative class indices")
+    if widths and len(texts) != max(widths):
+        raise DataError(
+            f"outputs: scores of {max(widths)} classes, and {len(texts)} names of classes "
+            f"({shorten(sorted(texts), 5)}): give classes=[…] in the order of the scores"
+        )
+    return _Named(tuple(sorted(texts)))
+
+
+def _indices(t: Columns, column: list[str], what: str, named: _Named) -> NDArray[np.int64]:
+    """Class indices of a column of names or indices; as names where each is the name of a class."""
+    known, count = named.index, len(named.names)
+    by_name = all(v in known for v in set(column))
+    out = np.empty(len(column), np.int64)
+    for i, value in enumerate(column):
+        if by_name:
+            out[i] = known[value]
+        elif _tables.is_index(value):
+            out[i] = int(value)
+            if not 0 <= out[i] < count:
+                raise DataError(f"{t.where(i)}: {what} {value} is outside 0..{count - 1}")
+        elif value in known:
+            out[i] = known[value]
+        else:
+            near = _peers.nearest(value, list(named.names))
+            hint = f"did you mean {near!r}?" if near else f"classes are {shorten(named.names, 8)}"
+            raise DataError(f"{t.where(i)}: {what} {value[:80]!r} is no class; {hint}")
+    return out
+
+
+# -- one table ------------------------------------------------------------------------------------
+
+
+def _resolved(t: Columns, named: _Named) -> Read:
+    labels = _indices(t, t.target, "target", named)
+    said = None if t.prediction is None else _indices(t, t.prediction, "prediction", named)
+    scores = None if t.scores is None else _ordered(t, named)
+    repeats = _repeats(t, labels)
+    kind = "none"
+    if scores is not None:
+        kind = _kind(t, scores)
+    if said is None:
+        assert scores is not None
+        said = scores.argmax(axis=1).astype(np.int64)
+    outputs = Outputs(list(t.ids), labels, said, scores, kind, named.names, os.path.basename(t.file))
+    parts = [f"{outputs.source}: {len(outputs):,} samples of {len(named.names)} classes", t.read_as]
+    if scores is not None:
+        called = f" (called {t.called}, but rows sum to 1)" if kind == "logits" and is_simplex(scores) else ""
+        parts.append(f"scores are {kind}{called}")
+    if repeats:
+        parts.append(f"{repeats:,} rows repeat an id")
+    if t.unused:
+        parts.append(f"not used: {shorten(t.unused, 6)}")
+    return Read(outputs, "; ".join(parts))
+
+
+def _ordered(t: Columns, named: _Named) -> NDArray[np.float64]:
+    """Scores with a column per class, in the classes' order."""
+    assert t.scores is not None
+    count = len(named.names)
+    if t.scores.shape[1] != count:
+        raise DataError(f"{t.file}: scores of {t.scores.shape[1]} classes, expected {count}")
+    names = t.score_names
+    if names is None or tuple(names) == named.names or _tables.all_indices(names):
+        return t.scores
+    unknown = [c for c in names if c not in named.index]
+    if unknown:
+        raise DataError(
+            f"{t.file}: a column of scores for {unknown[0]!r}, which is no class; classes are "
+            f"{shorten(named.names, 8)}"
+        )
+    return np.ascontiguousarray(t.scores[:, [names.index(c) for c in named.names]])
+
+
+def _kind(t: Columns, scores: NDArray[np.float64]) -> str:
+    """What scores are: by their name, and by their values where the name leaves it open."""
+    bad = np.flatnonzero(~np.isfinite(scores).all(axis=1))
+    if len(bad):
+        raise DataError(f"{t.where(int(bad[0]))}: scores are not finite ({len(bad):,} such rows)")
+    if t.called == "logits":
+        return "logits"
+    if is_simplex(scores):
+        return "probabilities"
+    if t.called == "probabilities":
+        off = np.abs(scores.sum(axis=1) - 1) + 2 * (scores.min(axis=1) < -1e-6)
+        i = int(off.argmax())
+        raise DataError(
+            f"{t.where(i)}: probabilities must lie in 0..1 and sum to 1, got a row from "
+            f"{scores[i].min():.4g} to {scores[i].max():.4g} with sum {scores[i].sum():.4g}; "
+            "call them logits if that is what they are"
+        )
+    return "logits"
+
+
+def _repeats(t: Columns, labels: NDArray[np.int64]) -> int:
+    """How many rows repeat an id; one that stands twice with different targets is an error."""
+    first: dict[str, int] = {}
+    count = 0
+    for i, ident in enumerate(t.ids):
+        before = first.setdefault(ident, i)
+        if before == i:
+            continue
+        count += 1
+        if labels[before] != labels[i]:
+            raise DataError(
+                f"{t.where(i)}: id {ident[:80]!r} stands in {t.where(before)} too, with another target"
+            )
+    return count
