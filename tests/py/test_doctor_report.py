@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import readme_table
 from PIL import Image
 
 from gapless import doctor, report
@@ -156,6 +157,21 @@ def test_ascii_terminals_get_signs() -> None:
     plain = words.in_ascii(repr(diagnosis()))
     assert plain.isascii()
     assert "#####" in plain
+
+
+def test_what_is_wanting_is_told_by_facts() -> None:
+    facts = list(doctor.FACTS.values())
+    for a in facts:
+        for b in facts:
+            if a != b:
+                assert words._missing(f"needs {a} and {b}") == [a, b]
+    assert words._missing("needs about 90 s, 3 s of the budget are left") == []
+    assert words._missing("the budget of 3 s is used up") == []
+
+
+def test_the_readmes_table_is_the_doctors() -> None:
+    have = readme_table.in_readme()
+    assert have == readme_table.lines(), "python tests/py/readme_table.py writes it"
 
 
 # -- html ---------------------------------------------------------------------------------------
