@@ -216,6 +216,7 @@ def test_the_page_is_closed_in_itself_and_escapes_every_name(word: str) -> None:
     said = "".join(page.text)
     assert words.clean(word) in said
     assert "1337" not in said  # {{7*191}} is text
+    assert f"{words.clean(word)}/29" in said  # the page has room for all ids
     for piece in ("+30.1 points", "L3 labelling-rules", "needs the model", "Northcutt", "12.3 s of 120 s"):
         assert piece in said
     for address in page.addresses:
