@@ -180,6 +180,15 @@ def test_check_takes_data_or_a_recipe(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert cli.main(["check", "digits", "--json"]) == 1
 
 
+def test_compare_of_a_real_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["compare", str(run / "best.safetensors"), str(run / "last.safetensors")]) == 0
+    assert "common samples" in capsys.readouterr().out
+    assert cli.main(["compare", str(run), str(run), "--json"]) == 0
+    json.loads(capsys.readouterr().out)
+    assert cli.main(["compare", str(run), "nowhere.safetensors"]) == 2
+    capsys.readouterr()
+
+
 def test_compare_prints_what_it_is_given(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import readme_table
 from PIL import Image
 
 from gapless import doctor, report
@@ -75,7 +76,8 @@ def diagnosis(word: str = "plain", name: str = "worked example") -> Diagnosis:
         checked("L1", "label-noise", wrong),
         checked("L3", "labelling-rules", unsure),
         checked("P1", "preprocessing", Result.left_out("needs the model")),
-        checked("P2", "input-statistics", Result.left_out("needs the model")),
+        checked("P2", "input-statistics", Result.left_out("needs the model and a recipe")),
+        checked("P3", "resolution", Result.left_out("needs about 90 s, 3 s of the budget are left")),
     ]
     f = fall(name, notes=("dropout and BatchNorm interact by 1.1 points",))
     return Diagnosis(float(f.gap), [finding(word)], checks, f, None, 12.3, 120.0, [f"5 images of {word}"])
@@ -99,9 +101,10 @@ def test_the_transcript_has_gap_waterfall_findings_undecided_and_the_rest_in_ord
         "(30 in all)",
         "follow from it: G2 memorised-noise",
         "L3 labelling-rules: recall of plain differs; about 2,300 samples would decide",
-        "clear: C1 class-order. left out: P1 P2 (needs the model).",
+        "clear: C1 class-order. Left out: P1 P2, for want of the model; a recipe. "
+        "Also left out: P3 (needs about 90 s, 3 s of the budget are left).",
         "note: 5 images of plain",
-        "6 checks in 12.3 s of 120 s",
+        "7 checks in 12.3 s of 120 s",
     ]
     flat = " ".join(text.split())
     at = [flat.find(" ".join(piece.split())) for piece in order]
@@ -156,6 +159,21 @@ def test_ascii_terminals_get_signs() -> None:
     assert "#####" in plain
 
 
+def test_what_is_wanting_is_told_by_facts() -> None:
+    facts = list(doctor.FACTS.values())
+    for a in facts:
+        for b in facts:
+            if a != b:
+                assert words._missing(f"needs {a} and {b}") == [a, b]
+    assert words._missing("needs about 90 s, 3 s of the budget are left") == []
+    assert words._missing("the budget of 3 s is used up") == []
+
+
+def test_the_readmes_table_is_the_doctors() -> None:
+    have = readme_table.in_readme()
+    assert have == readme_table.lines(), "python tests/py/readme_table.py writes it"
+
+
 # -- html ---------------------------------------------------------------------------------------
 
 
@@ -198,6 +216,7 @@ def test_the_page_is_closed_in_itself_and_escapes_every_name(word: str) -> None:
     said = "".join(page.text)
     assert words.clean(word) in said
     assert "1337" not in said  # {{7*191}} is text
+    assert f"{words.clean(word)}/29" in said  # the page has room for all ids
     for piece in ("+30.1 points", "L3 labelling-rules", "needs the model", "Northcutt", "12.3 s of 120 s"):
         assert piece in said
     for address in page.addresses:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["diagnosis_html", "diagnosis_page", "finding_html"]
 
 MOST_PICTURES = 24
+MOST_IDS = 50
 SMALL = 64  # pixels of a side below which a picture is shown enlarged
 
 
@@ -126,7 +127,7 @@ def _finding(f: Finding, effects: Any) -> dict[str, Any]:
         "says": words.clean(f.says),
         "remedy": words.clean(f.remedy.text),
         "change": words.change_words(f.remedy.change) if f.remedy.change else "",
-        "evidence": words.evidence_of(f.evidence),
+        "evidence": words.evidence_of(f.evidence, MOST_IDS),
         "pictures": [_thumbnail(p) for p in f.pictures[:MOST_PICTURES]],
         "effects": ", ".join(effects),
         "reference": words.clean(f.reference),

@@ -16,7 +16,7 @@ __all__ = ["clean", "evidence_of", "in_ascii", "interval", "points", "transcript
 WIDTH = 110
 BAR = 24  # columns of the widest bar
 NAME = 44  # columns of a step's name
-MOST_IDS, MOST_VALUES = 8, 6
+MOST_VALUES = 6  # of a list or table in the evidence
 _ASCII: dict[str, str | int | None] = {
     "█": "#",
     "▌": "#",
@@ -77,24 +77,26 @@ def interval(low: Any, high: Any) -> str:
     return f"[{points(low)}, {points(high)}]"
 
 
-def evidence_of(evidence: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Name and value of what can be said on a line each; ids are shortened to the first ones."""
+def evidence_of(evidence: Mapping[str, Any], most: int = MOST_VALUES) -> list[tuple[str, str]]:
+    """Name and value of what can be said on a line each; of lists and tables the first `most`."""
     from gapless.doctor.result import plain
 
-    return [(clean(k), _value(v)) for k, v in plain(evidence).items() if v not in (None, [], {}, "")]
+    return [(clean(k), _value(v, most)) for k, v in plain(evidence).items() if v not in (None, [], {}, "")]
 
 
-def _value(value: Any) -> str:
+def _value(value: Any, most: int) -> str:
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "not known"}[value]
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, dict):
-        shown = [f"{clean(k)} → {_value(v)}" for k, v in list(value.items())[:MOST_VALUES]]
-        return ", ".join(shown) + _rest(len(value), MOST_VALUES)
+        shown = [f"{clean(k)} → {_value(v, most)}" for k, v in list(value.items())[:most]]
+        return ", ".join(shown) + _rest(len(value), most)
     if isinstance(value, list):
-        shown = [f"({_value(v)})" if isinstance(v, list | dict) else _value(v) for v in value[:MOST_IDS]]
-        return ", ".join(shown) + _rest(len(value), MOST_IDS)
+        inner = [
+            (f"({_value(v, most)})" if isinstance(v, list | dict) else _value(v, most)) for v in value[:most]
+        ]
+        return ", ".join(inner) + _rest(len(value), most)
     return clean(value)
 
 
@@ -238,17 +240,41 @@ def _head(f: Finding) -> str:
 
 
 def _quiet(d: Diagnosis) -> Iterator[str]:
-    """The checks that have nothing to say, on a line: those that are clear, and those left out by reason."""
+    """The checks that have nothing to say, on a line: those that are clear, and those left out."""
     clear = [f"{c.id} {c.slug}" for c in d.checks if c.result.outcome == "clear"]
-    reasons: dict[str, list[str]] = {}
+    said = f"clear: {', '.join(clear) or 'none'}."
+    wanting: list[str] = []
+    facts: dict[str, None] = {}
+    others: list[str] = []
     for c in d.checks:
         if c.result.outcome == "left out":
-            reasons.setdefault(clean(c.result.says), []).append(c.id)
-    parts = [f"clear: {', '.join(clear) or 'none'}"]
-    if reasons:
-        said = "; ".join(f"{' '.join(ids)} ({why})" for why, ids in reasons.items())
-        parts.append(f"left out: {said}")
-    yield from _wrapped(". ".join(parts) + ".", "", "  ")
+            missing = _missing(c.result.says)
+            facts.update(dict.fromkeys(missing))
+            wanting += [c.id] if missing else []
+            others += [] if missing else [f"{c.id} ({clean(c.result.says)})"]
+    if wanting:
+        said += f" Left out: {' '.join(wanting)}, for want of {'; '.join(facts)}."
+    if others:
+        said += f" {'Also l' if wanting else 'L'}eft out: {', '.join(others)}."
+    yield from _wrapped(said, "", "  ")
+
+
+def _missing(says: str) -> list[str]:
+    """The facts that a check was left out for; none where it had another reason."""
+    from gapless.doctor import FACTS
+
+    words = list(FACTS.values())
+    if not says.startswith("needs "):
+        return []
+    rest, found = says.removeprefix("needs "), []
+    while rest:
+        # facts have "and" in them, so the longest that fits is meant
+        first = max((w for w in words if rest == w or rest.startswith(f"{w} and ")), key=len, default=None)
+        if first is None:
+            return []
+        found.append(first)
+        rest = rest.removeprefix(first).removeprefix(" and ")
+    return found
 
 
 def _counted(n: int, noun: str) -> str:
