@@ -365,7 +365,8 @@ def _checkpoint(folder: Path, sealed: bool = False) -> Reader:
 def _documents(folder: Path) -> Reader:
     """A sound file whose documents somebody else wrote: everything that opens a checkpoint, on it."""
     import gapless as gl
-    from gapless import checkpoint, cli, nn
+    from gapless import checkpoint, nn
+    from gapless.commands import info
     from gapless.training import outputs
 
     class Net(nn.Module):  # type: ignore[misc]
@@ -423,7 +424,7 @@ def _documents(folder: Path) -> Reader:
     def _info(path: Path) -> None:
         saved = checkpoint.read(path)
         with checkpoint.fitting(saved):
-            cli._facts_lines(cli._facts(saved), quiet=False)
+            info.lines_of(info.facts_of(saved), quiet=False)
 
     def _run(path: Path) -> None:
         repr(gl.Run.open(path.parent)._repr_html_())
@@ -459,6 +460,65 @@ def _graph(folder: Path) -> Reader:
     return Reader([json.dumps(net.document).encode() for net in nets], read, spoil)
 
 
+def _yolo_yaml(folder: Path) -> Reader:
+    from gapless.doctor import yolo
+
+    (folder / "images").mkdir()
+    (folder / "images" / "a.png").write_bytes(b"")
+    file = folder / "data.yaml"
+    texts = [
+        "path: .\ntrain: images\nval: images\nnames:\n  0: cat\n  1: dog\n",
+        "train: [images, images]\nval:\nnc: 2\nnames: ['cat', 'dog']\n",
+    ]
+    return Reader(
+        [t.encode() for t in texts], lambda data: (file.write_bytes(data), yolo.read(file).to_dict())
+    )
+
+
+def _yolo_label(folder: Path) -> Reader:
+    """A line that is wrong is counted, not refused; what is kept must be boxes of the image."""
+    from PIL import Image
+
+    from gapless.doctor import yolo
+
+    for name in ("images", "labels"):
+        (folder / name).mkdir()
+    Image.new("L", (8, 6)).save(folder / "images" / "a.png")
+    (folder / "data.yaml").write_text("train: images\nnames: [a, b, c]\n")
+    file = folder / "labels" / "a.txt"
+
+    def read(data: bytes) -> None:
+        file.write_bytes(data)
+        labels = yolo.read(folder / "data.yaml")
+        split = labels.splits["train"]
+        if not ((split.boxes >= 0) & (split.boxes <= 1)).all() or not set(split.classes) <= {0, 1, 2}:
+            raise AssertionError("a box that is none was kept")
+        if len(split.boxes) > split.lines:
+            raise AssertionError("more boxes than lines")
+        labels.text()
+
+    texts = [
+        b"0 0.5 0.5 0.25 0.5\n2 0.1 0.2 0.1 0.1\n",
+        b"1 0.1 0.1 0.5 0.1 0.5 0.6 0.2 0.7\n1 1e-1 .5 1 1\n",
+    ]
+    return Reader(texts, read)
+
+
+def _detector_losses(folder: Path) -> Reader:
+    from gapless.doctor import detector_losses
+
+    rows = [f"{k},{s},{p},0.04,0.01{k},0.02,{3 + k},100" for k in range(2) for s in ("train", "val")
+            for p in ("train", "val")]  # fmt: skip
+    whole = "\n".join([",".join(detector_losses.COLUMNS), *rows]) + "\n"
+    file = folder / "t.csv"
+
+    def read(data: bytes) -> None:
+        file.write_bytes(data)
+        detector_losses.factors(detector_losses.read(file))
+
+    return Reader([whole.encode()], read)
+
+
 READERS: dict[str, Callable[[Path], Reader]] = {
     "idx": _idx,
     "idx.gz": lambda folder: _idx(folder, zipped=True),
@@ -478,6 +538,9 @@ READERS: dict[str, Callable[[Path], Reader]] = {
     "checkpoint": _checkpoint,
     "checkpoint.sealed": lambda folder: _checkpoint(folder, sealed=True),
     "graph": _graph,
+    "yolo.yaml": _yolo_yaml,
+    "yolo.label": _yolo_label,
+    "detector.losses": _detector_losses,
     "documents": _documents,
 }
 

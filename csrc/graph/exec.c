@@ -1,5 +1,6 @@
 #include <string.h>
 
+#include "core/shape.h"
 #include "core/threads.h"
 #include "graph/plan_state.h"
 
@@ -116,32 +117,34 @@ gap_status gap_plan_run_backward(gap_plan *p, const gap_plan_call *call) {
 }
 
 typedef struct {
-    gap_plan *p;
-    const gap_targets *y;
-    const float *output[4];   /* (n, …) plain */
-    float *gradient[4];       /* as the outputs; of the batch's mean */
-    double mean;
+    const gap_loss_def *loss;
+    gap_loss_call call;
 } loss_job;
 
+enum { LOSS_CHUNK = 8 }; /* samples: they are independent of each other, so no number depends on it */
+
 static void loss_chunk(void *arg, int64_t chunk, int thread) {
-    (void)chunk, (void)thread;
-    loss_job *job = arg;
-    gap_plan *p = job->p;
-    job->mean = p->opt.loss->forward(p->opt.loss_cfg, p->output_desc, job->output, job->y, p->loss, p->pred,
-                                     p->opt.training ? job->gradient : NULL);
+    (void)thread;
+    const loss_job *job = arg;
+    job->loss->forward(&job->call, chunk * LOSS_CHUNK, gap_min64((chunk + 1) * LOSS_CHUNK, job->call.y->n));
 }
 
-/* One chunk: a loss is a sum in index order, and denormals are flushed as everywhere. */
 gap_status gap_plan_run_loss(gap_plan *p, const gap_plan_call *call, const gap_targets *y, double *mean) {
-    loss_job job = {.p = p, .y = y};
+    const float *output[GAP_LOSS_MAX_OUTPUTS]; /* (n, …) plain */
+    float *gradient[GAP_LOSS_MAX_OUTPUTS];     /* as the outputs */
+    int64_t floats = 0;
     for (int k = 0; k < p->graph->n_outputs; k++) {
-        job.output[k] = value_at(p, call, p->output[k]);
-        job.gradient[k] = at(p, p->value[p->output[k]].gradient);
+        output[k] = value_at(p, call, p->output[k]);
+        gradient[k] = at(p, p->value[p->output[k]].gradient);
+        floats += y->n * gap_desc_count(&p->output_desc[k]);
     }
     int64_t began = gap_plan_clock(p);
-    gap_status st = gap_parallel(1, loss_chunk, &job);
+    loss_job job = {p->opt.loss, {.cfg = p->opt.loss_cfg, .desc = p->output_desc, .kernels = p->opt.kernels, .output = output, .y = y,
+                                  .share = p->opt.loss->share(p->opt.loss_cfg, y, p->opt.training), .term = p->loss_term,
+                                  .loss = p->loss, .pred = p->pred, .gradient = p->opt.training ? gradient : NULL}};
+    gap_status st = gap_parallel_sized((y->n + LOSS_CHUNK - 1) / LOSS_CHUNK, loss_chunk, &job, 8 * gap_ns_of_floats(floats));
     gap_plan_clocked(p, p->list.n_ops + GAP_PLAN_ROW_LOSS, GAP_PHASE_FORWARD, began);
-    *mean = job.mean;
+    if (st == GAP_OK) *mean = gap_loss_total(&job.call);
     return st;
 }
 

@@ -22,6 +22,7 @@ void gap_plan_free(gap_plan *p) {
     gap_free(p->range_bad);
     gap_free(p->kept);
     gap_free(p->loss);
+    gap_free(p->loss_term);
     gap_free(p->pred);
     gap_free(p->times);
     gap_free(p);
@@ -93,6 +94,7 @@ static gap_status allocate(gap_plan *p) {
     size_t buffers = 0; /* floats */
     GAP_TRY(gap_alloc(&p->arena, p->arena_bytes, 1));
     GAP_TRY(GAP_NEW_ARRAY(p->loss, p->opt.capacity));
+    GAP_TRY(GAP_NEW_ARRAY(p->loss_term, p->opt.capacity));
     GAP_TRY(GAP_NEW_ARRAY(p->pred, p->opt.capacity));
     if (!p->opt.training) return GAP_OK;
     GAP_TRY(cut_ranges(p));

@@ -60,6 +60,7 @@ struct gap_plan {
     int *range_bad;                 /* (n_ranges) holds something not finite */
     float *kept;                    /* the store's buffers as they were before a commit */
     float *loss;                    /* (capacity) */
+    double *loss_term;              /* (capacity) */
     int32_t *pred;                  /* (capacity) */
     uint64_t derived_version;       /* of the store when `derived` was last made; 0: never */
     bool stepped;                   /* the arena holds a step's gradients */

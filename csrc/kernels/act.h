@@ -1,4 +1,4 @@
-/* act.h — activations and their gradients, elementwise: any cut of a range gives the same bits. */
+/* act.h — activations, their gradients and softmax's exponentials, elementwise: any cut of a range gives the same bits. */
 #ifndef GAP_KERNELS_ACT_H
 #define GAP_KERNELS_ACT_H
 
@@ -11,6 +11,8 @@ typedef struct {
     void (*forward)(gap_act act, float arg, size_t n, const float *x, float *y);
     /* dx[i] = dy[i] * act'(i), or added to dx[i]. s: y where gap_act_from_output, else x. dx may be dy. */
     void (*backward)(gap_act act, float arg, size_t n, const float *s, const float *dy, float *dx, bool add);
+    /* y[i] = exp(x[i] - from), i < n. y may be x. gap_expf's bits. */
+    void (*exp_from)(size_t n, float from, const float *x, float *y);
 } gap_act_kernels;
 
 /* The gradient can be had from the output, so that the input need not be kept. */

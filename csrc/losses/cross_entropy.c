@@ -12,7 +12,7 @@ Source: Szegedy et al. 2016, section 7 (smoothing).
 */
 #include <math.h>
 
-#include "core/cpu.h"
+#include "core/shape.h"
 #include "gen/docs.h"
 #include "kernels/math.h"
 #include "losses/loss.h"
@@ -58,42 +58,62 @@ static int64_t largest(const float *z, int64_t k) {
     return best;
 }
 
-/* Loss of one sample; with e_out (K): exp(z - max), and *rest: their sum without the largest's 1. All sums in class order.
- * log(1 + rest) keeps its digits where the largest class has nearly everything: 1 + rest would round them away. */
-static double sample_loss(const float *z, int64_t k, int64_t top, const target *t, const terms *e, float *e_out, double *rest) {
+/* Sum of exp(z - z[top]) in class order, without the largest's 1; with e (K) also the terms themselves, the largest's too. */
+static double exp_sum(const gap_kernels *kernels, const float *z, int64_t k, int64_t top, float *e) {
+    float part[64];
     double sum = 0;
-    for (int64_t c = 0; c < k; c++) {
-        float x = c == top ? 1.0f : gap_expf(z[c] - z[top]);
-        if (e_out != NULL) e_out[c] = x;
-        if (c != top) sum += (double)x;
+    for (int64_t at = 0; at < k; at += (int64_t)GAP_COUNTOF(part)) {
+        const int64_t n = gap_min64(k - at, (int64_t)GAP_COUNTOF(part));
+        float *to = e != NULL ? e + at : part; /* (n) */
+        kernels->act->exp_from((size_t)n, z[top], z + at, to);
+        for (int64_t c = 0; c < n; c++)
+            if (at + c != top) sum += (double)to[c];
     }
-    float u = (float)(1.0 + sum);
-    double log_sum = (double)gap_logf(u) + (sum - ((double)u - 1.0)) / (double)u;
+    if (e != NULL) e[top] = 1.0f; /* also where the largest is infinite */
+    return sum;
+}
+
+/* Loss of one sample from `rest`, what exp_sum gave. All sums in class order.
+ * log(1 + rest) keeps its digits where the largest class has nearly everything: 1 + rest would round them away. */
+static double sample_loss(const float *z, int64_t k, int64_t top, const target *t, const terms *e, double rest) {
+    float u = (float)(1.0 + rest);
+    double log_sum = (double)gap_logf(u) + (rest - ((double)u - 1.0)) / (double)u;
     bool spread = t->cls < 0 || e->smoothing > 0;
     double loss = 0;
     for (int64_t c = spread ? 0 : t->cls; c < (spread ? k : t->cls + 1); c++) {
         double a = coefficient(t, e, k, c);
         if (a > 0) loss += a * (log_sum - ((double)z[c] - (double)z[top]));
     }
-    *rest = sum;
     return loss;
 }
 
 /* exp(z - max) in g becomes the gradient, scaled by `share`. */
 static void sample_gradient(float *g, int64_t k, const target *t, const terms *e, double rest, double share) {
+    if (t->cls >= 0 && e->smoothing <= 0) { /* one class has it all: the others' coefficients are 0 */
+        const double own = coefficient(t, e, k, t->cls), scale = own / (1.0 + rest), mine = (double)g[t->cls];
+        for (int64_t c = 0; c < k; c++) g[c] = (float)((double)g[c] * scale * share);
+        g[t->cls] = (float)((mine * scale - own) * share);
+        return;
+    }
     double total = 0;
     for (int64_t c = 0; c < k; c++) total += coefficient(t, e, k, c);
     double scale = total / (1.0 + rest);
     for (int64_t c = 0; c < k; c++) g[c] = (float)(((double)g[c] * scale - coefficient(t, e, k, c)) * share);
 }
 
-static double divisor(const gap_targets *y, const terms *e) {
+static terms terms_of(const gap_value *cfg, bool training) {
+    return (terms){.weight = training && !cfg[WEIGHT].none ? gap_value_floats(&cfg[WEIGHT]) : NULL,
+                   .smoothing = training ? cfg[LABEL_SMOOTHING].f[0] : 0.0};
+}
+
+static double share(const gap_value *cfg, const gap_targets *y, bool training) {
+    const terms e = terms_of(cfg, training);
     double sum = 0;
     for (int64_t s = 0; s < y->n; s++) {
         target t = target_of(y, s);
-        sum += t.cls >= 0 && e->weight != NULL ? e->weight[t.cls] : 1.0;
+        sum += t.cls >= 0 && e.weight != NULL ? e.weight[t.cls] : 1.0;
     }
-    return sum;
+    return sum > 0 ? 1.0 / sum : 0.0; /* all weights 0: nothing is learnt */
 }
 
 static gap_status check(const gap_value *cfg, const gap_desc *outputs, int n_outputs) {
@@ -137,31 +157,23 @@ static gap_status check_targets(const gap_value *cfg, const gap_desc *outputs, c
     return GAP_OK;
 }
 
-/* Serial, and not through gap_parallel, which may be told to stop: a loss cannot fail. */
-static double forward(const gap_value *cfg, const gap_desc *desc, const float *const *outputs, const gap_targets *y, float *loss,
-                      int32_t *pred, float *const *gradient) {
-    unsigned state = gap_cpu_flush_denormals();
-    int64_t k = desc[0].dim[0];
-    bool training = gradient != NULL;
-    terms e = {.weight = training && !cfg[WEIGHT].none ? gap_value_floats(&cfg[WEIGHT]) : NULL,
-               .smoothing = training ? cfg[LABEL_SMOOTHING].f[0] : 0.0};
-    double div = divisor(y, &e), share = div > 0 ? 1.0 / div : 0.0, total = 0; /* all weights 0: nothing is learnt */
-    for (int64_t s = 0; s < y->n; s++) {
-        const float *z = outputs[0] + s * k; /* (K) */
-        float *g = training ? gradient[0] + s * k : NULL;
-        target t = target_of(y, s);
-        int64_t top = largest(z, k);
-        double rest, l = sample_loss(z, k, top, &t, &e, g, &rest);
-        if (training) sample_gradient(g, k, &t, &e, rest, share);
-        loss[s] = (float)l;
-        pred[s] = (int32_t)top;
-        total += l;
+static void forward(const gap_loss_call *call, int64_t begin, int64_t end) {
+    const int64_t k = call->desc[0].dim[0];
+    const terms e = terms_of(call->cfg, call->gradient != NULL);
+    for (int64_t s = begin; s < end; s++) {
+        const float *z = call->output[0] + s * k;                             /* (K) */
+        float *g = call->gradient != NULL ? call->gradient[0] + s * k : NULL; /* (K) */
+        const target t = target_of(call->y, s);
+        const int64_t top = largest(z, k);
+        const double rest = exp_sum(call->kernels, z, k, top, g);
+        call->term[s] = sample_loss(z, k, top, &t, &e, rest);
+        call->loss[s] = (float)call->term[s];
+        call->pred[s] = (int32_t)top;
+        if (g != NULL) sample_gradient(g, k, &t, &e, rest, call->share);
     }
-    gap_cpu_restore(state);
-    return total * share;
 }
 
 const gap_loss_def gap_loss_cross_entropy = {
     .name = "CrossEntropy", .doc = gap_loss_cross_entropy_doc, .params = params, .n_params = GAP_COUNTOF(params),
-    .check = check, .check_targets = check_targets, .forward = forward,
+    .check = check, .check_targets = check_targets, .share = share, .forward = forward,
 };

@@ -53,23 +53,25 @@ def _check_events(text: str, what: str) -> None:
             depth -= 1
 
 
-def _check_plain(value: Any, what: str, where: str) -> None:
+def _check_plain(value: Any, what: str, where: str, numbers: bool = False) -> None:
     if isinstance(value, dict):
         for key, inner in value.items():
-            if not isinstance(key, str):
+            if not isinstance(key, str) and not (numbers and type(key) is int):
                 raise RecipeError(
                     f"{what}: {where or 'the document'} has the key {key!r}; keys must be words (quote it?)"
                 )
-            _check_plain(inner, what, f"{where}.{key}" if where else key)
+            _check_plain(inner, what, f"{where}.{key}" if where else str(key), numbers)
     elif isinstance(value, list):
         for i, inner in enumerate(value):
-            _check_plain(inner, what, f"{where}[{i}]")
+            _check_plain(inner, what, f"{where}[{i}]", numbers)
     elif not isinstance(value, _PLAIN):
         raise RecipeError(f"{what}: {where} is {value!r} (a {type(value).__name__}): quote it if it is text")
 
 
-def load(text: str, what: str = "recipe") -> Any:
+def load(text: str, what: str = "recipe", *, number_keys: bool = False) -> Any:
     """Return the plain data (dict, list, str, int, float, bool, None) that `text` says.
+
+    `number_keys`: whole numbers may be keys, as in YOLO's ``names: {0: cat}``.
 
     Raises
     ------
@@ -110,7 +112,7 @@ def load(text: str, what: str = "recipe") -> Any:
         raise RecipeError(f"{what}: not YAML: {' '.join(str(error).split())}") from None
     except RecursionError:
         raise RecipeError(f"{what}: nested too deep") from None
-    _check_plain(value, what, "")
+    _check_plain(value, what, "", number_keys)
     return value
 
 

@@ -243,25 +243,26 @@ static inline gap_status square_check_targets(const gap_value *cfg, const gap_de
     return y->values != NULL ? GAP_OK : gap_fail(GAP_ERR_VALUE, "square: no targets");
 }
 
-static inline double square_forward(const gap_value *cfg, const gap_desc *desc, const float *const *outputs, const gap_targets *y,
-                                    float *loss, int32_t *pred, float *const *gradient) {
-    (void)cfg;
-    double sum = 0;
-    int64_t k_count = gap_desc_count(&desc[0]);
-    for (int64_t s = 0; s < y->n; s++) {
-        double one = 0;
-        for (int64_t k = 0; k < k_count; k++) {
-            double e = (double)outputs[0][s * k_count + k] - (double)y->values[s] * (0.1 * (double)k - 0.2);
-            one += e * e / 2;
-            if (gradient != NULL) gradient[0][s * k_count + k] = (float)(e / (double)y->n);
-        }
-        loss[s] = (float)one, pred[s] = (int32_t)(s % 3);
-        sum += one;
-    }
-    return sum / (double)y->n;
+static inline double square_share(const gap_value *cfg, const gap_targets *y, bool training) {
+    (void)cfg, (void)training;
+    return 1.0 / (double)y->n;
 }
 
-static const gap_loss_def square_loss = {.name = "square", .check = square_check, .check_targets = square_check_targets, .forward = square_forward};
+static inline void square_forward(const gap_loss_call *call, int64_t begin, int64_t end) {
+    int64_t k_count = gap_desc_count(&call->desc[0]);
+    for (int64_t s = begin; s < end; s++) {
+        double one = 0;
+        for (int64_t k = 0; k < k_count; k++) {
+            double e = (double)call->output[0][s * k_count + k] - (double)call->y->values[s] * (0.1 * (double)k - 0.2);
+            one += e * e / 2;
+            if (call->gradient != NULL) call->gradient[0][s * k_count + k] = (float)(e / (double)call->y->n);
+        }
+        call->term[s] = one, call->loss[s] = (float)one, call->pred[s] = (int32_t)(s % 3);
+    }
+}
+
+static const gap_loss_def square_loss = {.name = "square", .check = square_check, .check_targets = square_check_targets,
+                                         .share = square_share, .forward = square_forward};
 
 /* ---- batches ---- */
 

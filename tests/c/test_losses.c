@@ -1,5 +1,6 @@
 #include "losses/loss.h"
 
+#include "core/shape.h"
 #include "harness.h"
 
 #define N 5
@@ -8,6 +9,7 @@ enum { WEIGHT, SMOOTHING };
 
 extern const gap_loss_def gap_loss_cross_entropy;
 static const gap_loss_def *ce = &gap_loss_cross_entropy;
+static const gap_kernels *kernels;
 static const double class_weight[K] = {1, 0.5, 2, 0, 1.5, 1, 3};
 
 /* The loss in double: torch's formulas, class by class. */
@@ -63,7 +65,12 @@ static double forward(bench *b, bool training) {
     float *gradients[1] = {b->gradient};
     CHECK_OK(ce->check(b->cfg, &b->desc, 1));
     CHECK_OK(ce->check_targets(b->cfg, &b->desc, &b->y));
-    return ce->forward(b->cfg, &b->desc, outputs, &b->y, b->loss, b->pred, training ? gradients : NULL);
+    double term[N];
+    gap_loss_call call = {.cfg = b->cfg, .desc = &b->desc, .kernels = kernels, .output = outputs, .y = &b->y,
+                          .share = ce->share(b->cfg, &b->y, training), .term = term, .loss = b->loss, .pred = b->pred,
+                          .gradient = training ? gradients : NULL};
+    ce->forward(&call, 0, N / 2), ce->forward(&call, N / 2, N); /* as chunks do */
+    return gap_loss_total(&call);
 }
 
 static void check_training(bool soft, bool weighted, double eps) {
@@ -137,7 +144,10 @@ static void test_cross_entropy_sample_does_not_depend_on_the_batch(void) {
         gap_targets y = {.n = 1, .values = b.values + s, .offsets = offset};
         float loss;
         int32_t pred;
-        ce->forward(b.cfg, &b.desc, outputs, &y, &loss, &pred, NULL);
+        double term;
+        gap_loss_call call = {.cfg = b.cfg, .desc = &b.desc, .kernels = kernels, .output = outputs, .y = &y,
+                              .share = ce->share(b.cfg, &y, false), .term = &term, .loss = &loss, .pred = &pred};
+        ce->forward(&call, 0, 1);
         CHECK(memcmp(&loss, &b.loss[s], sizeof loss) == 0 && pred == b.pred[s]);
     }
 }
@@ -186,12 +196,42 @@ static void test_long_lists_are_checked_like_short_ones(void) {
     CHECK_FAILS(gap_config_check("CrossEntropy", ce->params, ce->n_params, b.cfg), GAP_ERR_VALUE);
 }
 
+/* Every kernel set gives the bits of ref, cut anywhere, with one class or a thousand. */
+static void test_cross_entropy_sets_and_cuts_agree(void) {
+    static float z[6 * 1000], loss[2][6], gradient[2][6 * 1000], values[6] = {0, 5, 999, 17, 16, 64};
+    static double term[2][6];
+    static int32_t pred[2][6];
+    const int64_t offset[7] = {0, 1, 2, 3, 4, 5, 6};
+    const gap_desc desc = gap_desc_vector(1000);
+    const gap_targets y = {.n = 6, .values = values, .offsets = offset};
+    const float *output[1] = {z};
+    harness_fill(z, GAP_COUNTOF(z), 5);
+    z[1000] = INFINITY, z[2000 + 999] = 40.0f;
+    for (int id = 0; id < GAP_SET_COUNT; id++) {
+        if (!gap_kernels_available((gap_kernel_set_id)id)) continue;
+        gap_value cfg[2];
+        gap_config_defaults(ce->params, ce->n_params, cfg);
+        for (int k = 0; k < 2; k++) {
+            const gap_kernels *set;
+            float *g[1] = {gradient[k]};
+            CHECK_OK(gap_kernels_find(&set, k == 0 ? "ref" : gap_kernel_set_name((gap_kernel_set_id)id)));
+            gap_loss_call call = {.cfg = cfg, .desc = &desc, .kernels = set, .output = output, .y = &y, .share = ce->share(cfg, &y, true),
+                                  .term = term[k], .loss = loss[k], .pred = pred[k], .gradient = g};
+            for (int64_t at = 0; at < 6; at += k + 2) ce->forward(&call, at, gap_min64(at + k + 2, 6));
+        }
+        CHECK(memcmp(term[0], term[1], sizeof term[0]) == 0 && memcmp(loss[0], loss[1], sizeof loss[0]) == 0);
+        CHECK(memcmp(pred[0], pred[1], sizeof pred[0]) == 0 && memcmp(gradient[0], gradient[1], sizeof gradient[0]) == 0);
+    }
+}
+
 int main(void) {
+    CHECK_OK(gap_kernels_find(&kernels, NULL));
     RUN(test_cross_entropy_training);
     RUN(test_cross_entropy_evaluation_is_plain);
     RUN(test_cross_entropy_prediction_ties_go_to_the_lower_class);
     RUN(test_cross_entropy_extremes);
     RUN(test_cross_entropy_sample_does_not_depend_on_the_batch);
+    RUN(test_cross_entropy_sets_and_cuts_agree);
     RUN(test_cross_entropy_bad_targets_name_their_place);
     RUN(test_cross_entropy_checks_its_output);
     RUN(test_long_lists_are_checked_like_short_ones);

@@ -103,13 +103,12 @@ static void test_update_nonfinite_loss_names_the_sample(void) {
 }
 
 /* As square_loss, but what it says about the gradient is broken. */
-static double broken_forward(const gap_value *cfg, const gap_desc *desc, const float *const *outputs, const gap_targets *y, float *loss,
-                             int32_t *pred, float *const *gradient) {
-    double mean = square_forward(cfg, desc, outputs, y, loss, pred, gradient);
-    if (gradient != NULL) gradient[0][3] = INFINITY;
-    return mean;
+static void broken_forward(const gap_loss_call *call, int64_t begin, int64_t end) {
+    square_forward(call, begin, end);
+    if (call->gradient != NULL && begin == 0) call->gradient[0][3] = INFINITY;
 }
-static const gap_loss_def broken_loss = {.name = "broken", .check = square_check, .check_targets = square_check_targets, .forward = broken_forward};
+static const gap_loss_def broken_loss = {.name = "broken", .check = square_check, .check_targets = square_check_targets,
+                                         .share = square_share, .forward = broken_forward};
 
 static void test_update_nonfinite_gradient_names_the_layer(void) {
     net t = net_everything(0);

@@ -84,7 +84,7 @@ def test_doctests(capsys):
         (["trian", "digits"], "did you mean 'gapless train'"),
         (["evaluate", "x"], "did you mean 'gapless eval'"),
         (["digits"], "did you mean 'gapless train digits'"),
-        (["xyzzy"], "there are train, eval, predict, info, bench"),
+        (["xyzzy"], "there are train, eval, predict, info, doctor, check, compare, bench"),
         (["train"], "needs a recipe or data"),
         (["train", "digits", "--epoch", "3"], "did you mean --epochs"),
         (["train", "digits", "--learning-rate", "3"], "here it is called optimizer.lr"),
@@ -172,7 +172,7 @@ def test_help_and_version(capsys):
     said = capsys.readouterr()
     assert said.out == ""
     assert "exit codes" in said.err
-    for command in ("train", "eval", "predict", "info", "bench"):
+    for command in ("train", "eval", "predict", "info", "doctor", "check", "compare", "bench"):
         with pytest.raises(SystemExit) as ended:
             cli.main([command, "--help"])
         assert ended.value.code == 0

@@ -20,6 +20,7 @@ from data_fixtures import image_folder
 
 import gapless as gl
 from gapless import checkpoint, cli, nn
+from gapless.commands.words import one_line
 from gapless.errors import CheckpointError, DataError, RecipeError, ShapeError
 
 TWO = {"cat": 30, "dog": 30}
@@ -149,8 +150,8 @@ def test_a_last_batch_of_one_is_refused_before_training_where_batchnorm_sees_one
 
 
 def test_too_little_memory_says_what_needs_less(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli._one_line(MemoryError()).startswith("not enough memory; a smaller batch_size")
-    assert "1 bytes; a smaller" in cli._one_line(MemoryError("memory: could not allocate 1 bytes"))
+    assert one_line(MemoryError()).startswith("not enough memory; a smaller batch_size")
+    assert "1 bytes; a smaller" in one_line(MemoryError("memory: could not allocate 1 bytes"))
 
 
 # -- moved, changed and shared data ---------------------------------------------------------------

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from ..evaluation import Scorer
     from ..recipe import Recipe
     from ..training import Run
+    from .detector_losses import DetectorLosses
+    from .yolo import YoloLabels
 
 __all__ = ["Budget", "Case", "OverBudgetError"]
 
@@ -80,6 +82,10 @@ class Case:
     saved : Checkpoint or None
         The checkpoint under examination.
     recipe : Recipe or None
+    yolo : YoloLabels or None
+        A detector's labels.
+    losses : DetectorLosses or None
+        A detector's losses image by image.
     seed : int
         Of every random choice that a check makes.
     notes : list of str
@@ -98,11 +104,14 @@ class Case:
         run: Run | None = None,
         saved: Checkpoint | None = None,
         recipe: Recipe | None = None,
+        yolo: YoloLabels | None = None,
+        losses: DetectorLosses | None = None,
         seed: int = 0,
     ) -> None:
         self.budget, self.logged, self.data, self.subject = budget, logged, data, subject
         self.others = dict(others or {})
         self.run, self.saved, self.recipe, self.seed = run, saved, recipe, seed
+        self.yolo, self.losses = yolo, losses
         self.notes: list[str] = []
         self._outputs = dict(outputs or {})
         self._kept: dict[Hashable, Any] = {}
@@ -139,6 +148,10 @@ class Case:
                 have.add("history")
         if self.recipe is not None:
             have.add("recipe")
+        if self.yolo is not None:
+            have.add("yolo labels")
+        if self.losses is not None:
+            have.add("detector losses")
         assert have <= set(FACTS)
         return have
 

@@ -1,9 +1,11 @@
-"""Diagnosis: what `gapless.diagnose` returns, as an object, as text, as JSON."""
+"""Diagnosis: what `gapless.diagnose` returns, as an object, as text, as JSON, as a page."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import RecipeError
@@ -56,7 +58,7 @@ class Checked:
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Diagnosis:
     """Findings by size, every check's outcome, and the waterfall.
 
@@ -123,3 +125,66 @@ class Diagnosis:
             "seconds": round(self.seconds, 3),
             "budget": self.budget,
         }
+
+    # -- as people read it ------------------------------------------------------------------------
+
+    def text(self, *, brief: bool = False) -> str:
+        """The whole as text; `brief`: the gap and a line per finding."""
+        from ..report.text import transcript
+
+        return transcript(self, brief=brief)
+
+    def to_html(self) -> str:
+        """One self-contained page: pictures inside, nothing is loaded from anywhere."""
+        from ..report.page import diagnosis_page
+
+        return diagnosis_page(self)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write it by the file's ending: ``.html`` the page, ``.png`` the waterfall, ``.txt``, ``.json``.
+
+        Raises
+        ------
+        RecipeError
+            Another ending, or ``.png`` where there is no gap to draw.
+        """
+        import json
+
+        from .._files import write_text_atomic
+
+        target = Path(path)
+        kind = target.suffix.lower()
+        if kind == ".png":
+            return self._draw(target)
+        makers: dict[str, Callable[[], str]] = {
+            ".html": self.to_html,
+            ".htm": self.to_html,
+            ".txt": lambda: self.text() + "\n",
+            ".json": lambda: json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False) + "\n",
+        }
+        if kind not in makers:
+            raise RecipeError(
+                f"diagnosis.save: the file's ending must be .html, .png, .txt or .json, got {target.name!r}"
+            )
+        write_text_atomic(target, makers[kind]())
+        return target
+
+    def _draw(self, path: Path) -> Path:
+        from ..report import waterfall
+
+        fall = self.waterfall
+        if fall is None or not fall.steps:
+            raise RecipeError(
+                "diagnosis.save: there is no waterfall: no training figure beside one of validation"
+            )
+        return waterfall(
+            [s.to_dict() for s in fall.steps], path, first=float(fall.first), last=float(fall.last)
+        )
+
+    def __repr__(self) -> str:
+        return self.text()
+
+    def _repr_html_(self) -> str:
+        from ..report.page import diagnosis_html
+
+        return diagnosis_html(self)

@@ -33,10 +33,14 @@ def open_case(
     train: Any = None,
     val: Any = None,
     classes: Sequence[str] | None = None,
+    detector_losses: Any = None,
     seed: int = 0,
 ) -> Case:
     """The case that these arguments of `gapless.diagnose` describe; an error says what does not go
     together."""
+    if detector_losses is not None:
+        models = {"a run": run_or_checkpoint, "outputs": outputs, "model": model}
+        return _of_losses(detector_losses, [k for k, v in models.items() if v is not None], budget, seed)
     given = {"outputs": outputs, "model": model, "run": run_or_checkpoint}
     said = [k for k, v in given.items() if v is not None]
     if logged is not None and not 0 <= logged <= 1:
@@ -146,6 +150,15 @@ def _fit(case: Case) -> None:
                 f"model takes {1000 * seconds:.0f} ms per image"
             )
     case.data = outside.only(case.data, kept)
+
+
+def _of_losses(table: Any, others: Sequence[str], budget: Budget, seed: int) -> Case:
+    """A detector, by its losses image by image."""
+    from . import detector_losses
+
+    if others:
+        raise RecipeError(f"diagnose: detector_losses and {' and '.join(others)} are different models")
+    return Case(budget=budget, losses=detector_losses.read(table), seed=seed)
 
 
 def open_run(

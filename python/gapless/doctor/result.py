@@ -162,6 +162,11 @@ class Finding:
             "reference": self.reference,
         }
 
+    def _repr_html_(self) -> str:
+        from ..report.page import finding_html
+
+        return finding_html(self)
+
 
 def plain(value: Any) -> Any:
     """As JSON can hold it: arrays to lists, NumPy numbers to Python's, not-a-number to None.

@@ -38,6 +38,7 @@ def diagnose(
     train: Any = None,
     val: Any = None,
     classes: Sequence[str] | None = None,
+    detector_losses: Any = None,
     budget: float = 120.0,
     checks: Iterable[str] | None = None,
     seed: int = 0,
@@ -66,6 +67,9 @@ def diagnose(
         Samples for `model`.
     classes : sequence of str, optional
         Names by output.
+    detector_losses : path, optional
+        A detector's losses by image, from any trainer: CSV with columns id, images and pipeline (train or
+        val), box, obj, cls, n_pos, n_cells.
     budget : float, default 120
         Seconds. Checks that would not fit are left out, and named.
     checks : iterable of str, optional
@@ -112,6 +116,7 @@ def diagnose(
         train=train,
         val=val,
         classes=classes,
+        detector_losses=detector_losses,
         budget=Budget(budget),
         seed=seed,
     )
@@ -133,6 +138,8 @@ def examine(case: Case, rows: Sequence[Row], *, verbose: int = 1, with_waterfall
         progress.at("waterfall")
         if with_waterfall:
             fall = waterfall(case)
+            if fall is None:
+                case.notes.append("no gap to split: there is no figure of training beside one of validation")
             progress.step()
         done = []
         for row, cost in _by_cost(case, rows):

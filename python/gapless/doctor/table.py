@@ -36,6 +36,8 @@ FACTS = {
     "run": "a run or checkpoint of gapless",
     "history": "the table of training samples that a run of gapless keeps",
     "recipe": "a recipe",
+    "yolo labels": "a detector's labels in YOLO's form",
+    "detector losses": "a detector's losses image by image",
 }
 
 

@@ -3,6 +3,7 @@ whole."""
 
 from __future__ import annotations
 
+import io
 import os
 import warnings
 from collections.abc import Iterable
@@ -25,6 +26,7 @@ __all__ = [
     "SEQUENCE",
     "figure",
     "plain_axes",
+    "png",
     "save",
 ]
 
@@ -73,6 +75,17 @@ def plain_axes(ax: Any) -> None:
     ax.tick_params(colors=GREY, labelsize=9, length=3)
     ax.grid(True, color=PALE, linewidth=0.8)
     ax.set_axisbelow(True)
+
+
+def png(fig: Figure) -> bytes:
+    """The figure as the bytes of a PNG."""
+    out = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", message="Glyph .* missing from font"
+        )  # said once, by fonts.families
+        fig.savefig(out, format="png", dpi=DPI, metadata={"Software": None})
+    return out.getvalue()
 
 
 def save(fig: Figure, path: str | os.PathLike[str]) -> Path:
