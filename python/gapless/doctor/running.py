@@ -190,11 +190,10 @@ def _settle(done: Sequence[_Done]) -> tuple[list[Finding], list[Checked]]:
     adjusted = dict(zip([d.row.id for d in tested], holm(values), strict=True))
     settled = [_stands(d, adjusted.get(d.row.id)) for d in done]
     found = {d.row.id for d in settled if d.result.outcome == "found"}
-    causes: Mapping[str, str] = {
-        effect: d.row.id for d in settled if d.row.id in found for effect in d.row.explains if effect in found
-    }
-    # A check that is itself a consequence explains nothing.
-    causes = {effect: cause for effect, cause in causes.items() if cause not in causes}
+    pairs = [(e, d.row.id) for d in settled if d.row.id in found for e in d.row.explains if e in found]
+    # A check that is itself a consequence explains nothing; of several causes any other one does.
+    effects = {effect for effect, _ in pairs}
+    causes: Mapping[str, str] = {effect: cause for effect, cause in pairs if cause not in effects}
     findings = [_finding(d) for d in settled if d.row.id in found and d.row.id not in causes]
     findings.sort(key=lambda f: -abs(f.points))
     checked = [
