@@ -69,21 +69,6 @@ def without_samples(bed: Bed, without: Setup, planted: Setup) -> float:
     return float(right[kept(val, set(without.images.val.names))].mean() - right.mean())
 
 
-def added_share(split: str) -> Truth:
-    """Share of a split's samples that the fault added."""
-
-    def share(bed: Bed, without: Setup, planted: Setup) -> float:
-        before, after = getattr(without.images, split), getattr(planted.images, split)
-        return float(1 - kept(after, set(before.names)).mean())
-
-    return share
-
-
-def confidence_taken(bed: Bed, without: Setup, planted: Setup) -> float:
-    """Mean stated confidence without the fault minus with it."""
-    return _confidence(bed, without) - _confidence(bed, planted)
-
-
 def over_confidence(bed: Bed, without: Setup, planted: Setup) -> float:
     """Mean stated confidence minus accuracy."""
     return _confidence(bed, planted) - bed.accuracy(planted)
@@ -112,9 +97,9 @@ def right_statistics(bed: Bed, without: Setup, planted: Setup) -> float:
 
 
 def batch_statistics(bed: Bed, without: Setup, planted: Setup) -> float:
-    """Accuracy on training images with the statistics of each batch, of the size of training, minus with the
-    running ones."""
+    """Accuracy on training images with the statistics of each batch, of the size of training and drawn six
+    times, minus with the running ones."""
     train, n = planted.images.train, planted.recipe["batch_size"]
-    order = bed.rng(0xBA7C).permutation(len(train) // n * n)
-    some = train.take(order)
-    return bed.accuracy(replace(planted, mode="batches"), some) - bed.accuracy(planted, train)
+    rng, own = bed.rng(0xBA7C), replace(planted, mode="batches")
+    drawn = [train.take(rng.permutation(len(train) // n * n)) for _ in range(6)]
+    return float(np.mean([bed.accuracy(own, d) for d in drawn])) - bed.accuracy(planted, train)

@@ -34,7 +34,7 @@ _SHARE = 0.25  # of the budget, for all of them
     needs=["run", "history", "outputs", "train images and model"],
     cost=replay_cost(3),
     threshold=_LEAST,
-    explains=["P3", "G3"],
+    explains=["P3", "G3", "G4", "G5"],
     reference="Touvron et al. 2019, arXiv 1906.06423; a training accuracy on clean images below validation",
 )
 def augmentation_strength(case: Case) -> Result:
@@ -146,9 +146,9 @@ def softer(replay: Replay) -> dict[str, Any]:
     for at, op in enumerate(replay.pipeline.ops):
         c = op.config()
         if op.name == "RandomResizedCrop":
-            low, high = c["scale"]
-            if low < high:
-                change[f"train.{at}.scale"] = [round((low + high) / 2, 4), high]
+            low, _ = c["scale"]
+            if low < 1.0:  # half of what is cut away, of the whole picture: also where `high` is small
+                change[f"train.{at}.scale"] = [round((low + 1.0) / 2, 4), 1.0]
         elif op.name == "RandomCrop" and c["padding"] is not None:
             pad = c["padding"] if isinstance(c["padding"], (list, tuple)) else [c["padding"]]
             half = [p // 2 for p in pad]

@@ -27,7 +27,7 @@ MOST = 1024
     measure="validation accuracy recovered at the better size",
     needs=["model", "outputs", "images"],
     cost=lambda case: case.passes(7, most=MOST),
-    explains=["C4"],
+    explains=["P1", "C1", "W1", "L3", "C4"],
     reference="Touvron et al. 2019, Fixing the train-test resolution discrepancy",
 )
 def resolution(case: Case) -> Result:

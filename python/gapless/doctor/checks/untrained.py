@@ -13,6 +13,7 @@ from ..stats import Estimate
 from ..subject import NetSubject
 from ..table import check
 from ..verdict import beats_guessing
+from .class_order import best_order
 
 __all__ = ["untrained"]
 
@@ -37,7 +38,9 @@ def _cost(case: Case) -> float:
     needs=["outputs"],
     cost=_cost,
     threshold=0.05,
-    explains=["C4", "L1", "L2", "L3", "G1", "G3", "P2", "P3", "B1", "B2", "S3", "W2"],
+    explains=[
+        *("C4", "L1", "L2", "L3", "G1", "G3", "P1", "P2", "P3", "C1", "B1", "B2", "S3", "W2"),
+    ],
     reference="PaddleClas #3203, #2763: initial weights were scored; PyTorch #141256: keys dropped silently",
 )
 def untrained(case: Case) -> Result:
@@ -62,6 +65,9 @@ def untrained(case: Case) -> Result:
     reference, whose = _reference(case)
     if reference is not None and reference <= wilson(int(out.right.sum()), len(out))[1] + 0.05:
         return Result.clear(f"no better than guessing ({rate}), but {whose} was not either", evidence=numbers)
+    mended = _mended(case, reference, out)
+    if mended is not None:
+        return Result.clear(f"no better than guessing ({rate}), but {mended}", evidence=numbers)
     flat, why = _has_no_opinion(case, numbers)
     if not flat:
         return Result.undecided(
@@ -102,15 +108,26 @@ def _opinion(out: Outputs) -> dict[str, float]:
     return numbers
 
 
+def _mended(case: Case, reference: float | None, out: Outputs) -> str | None:
+    """What brings back most of what is missing, which no untrained network has: another preprocessing, or
+    another order of classes."""
+    missing = (out.majority + 0.2 if reference is None else reference) - out.accuracy
+    order = best_order(out, np.ones(len(out), bool))
+    if float((order[out.predictions] == out.labels).mean()) - out.accuracy > missing / 2:
+        return "another order of classes brings accuracy back"
+    best = searched(case) if case.subject is not None else None
+    if best is not None and best.accuracy - best.base > missing / 2:
+        return "another preprocessing brings accuracy back"
+    return None
+
+
 def _has_no_opinion(case: Case, numbers: dict[str, float]) -> tuple[bool, str]:
     """Whether that is the signature of an untrained network, and what says so."""
     k = case.outputs("val").num_classes
     if case.subject is not None:
         best = searched(case)
-        if best is not None and best.gain > 0.05:
-            return True, "another preprocessing brings accuracy back"
         numbers["accuracy_of_best_preprocessing"] = best.accuracy if best is not None else numbers["accuracy"]
-        return True, "no preprocessing that was tried makes it better"
+        return True, "no preprocessing that was tried brings it back"
     if "entropy" in numbers:
         text = f"entropy of its outputs is {numbers['entropy']:.2f} of the greatest"
         if numbers["entropy"] >= FLAT:
