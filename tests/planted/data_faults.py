@@ -120,7 +120,7 @@ def _copied(bed: Bed, setup: Setup, changed: Callable[[Pixels, int], Pixels]) ->
 
 
 def _surer(bed: Bed, setup: Setup) -> Setup:
-    epochs = {"digits": 25, "patches": 12, "shapes": 10}.get(bed.name, 10)
+    epochs = {"digits": 25, "patches": 18, "shapes": 16}.get(bed.name, 12)
     optimizer = {"name": "SGD", "lr": 0.02, "momentum": 0.9}
     return replace(setup.with_recipe(epochs=epochs, optimizer=optimizer), net="lenet")
 
