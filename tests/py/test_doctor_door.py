@@ -648,6 +648,23 @@ def test_random_preprocessing_is_named(folder: Path, linear: Any) -> None:
     assert "preprocessing draws at random" in d.checks[0].result.says
 
 
+def test_what_was_prepared_is_kept_and_the_same(folder: Path, linear: Any) -> None:
+    calls = []
+
+    def counting(path: Any) -> np.ndarray:
+        calls.append(path)
+        return g(path)
+
+    case = opened(linear, counting, folder)
+    assert case.data is not None
+    assert case.subject is not None
+    calls.clear()
+    for few in ([3, 700, 5], [5, 3, 8, 700], [9], [8, 8, 3]):
+        got = case.subject.prepared(case.data, few)
+        np.testing.assert_array_equal(got, np.stack([g(case.data.file(i)) for i in few]))
+    assert len(calls) == 5 - sum(i < 16 for i in (3, 5, 8, 9))  # 16 were prepared to measure the time
+
+
 def test_input_statistics_of_a_darker_validation(linear: Any) -> None:
     images, labels = coloured(0, 500)
     others, truth = coloured(1, 400)
