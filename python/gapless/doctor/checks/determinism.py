@@ -84,11 +84,11 @@ def determinism(case: Case) -> Result:
     numbers |= more
     if e.points < 0.02:
         return Result.clear(f"{text}; it costs {100 * e.points:.1f} points", e, evidence=numbers)
-    one, mixed_ones = more["accuracy_in_batches_of_one_class"], more["accuracy_in_mixed_batches"]
+    alike, mixed_ones = more["accuracy_in_batches_of_one_class"], more["accuracy_in_mixed_batches"]
+    alone_rate, rate = more["accuracy_of_mean"], more["accuracy"]
     return Result.found(
-        f"{text}; {100 * one:.1f} % are right in batches of one class, {100 * mixed_ones:.1f} % in mixed ones; "
-        f"answered by themselves {100 * more['accuracy_of_mean']:.1f} instead of {100 * more['accuracy']:.1f} % "
-        "would be",
+        f"{text}; {100 * alike:.1f} % are right in batches of one class, {100 * mixed_ones:.1f} % in mixed "
+        f"ones; answered by themselves {100 * alone_rate:.1f} instead of {100 * rate:.1f} % would be",
         e,
         evidence=numbers,
         remedy=Remedy(remedy),
