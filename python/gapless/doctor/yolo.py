@@ -217,7 +217,7 @@ def anchor_ratio(sides: NDArray[np.float64], anchors: Any = ANCHORS) -> NDArray[
     """How many times each box differs from its best anchor, in the worse of width and height.
 
     >>> anchor_ratio(np.array([[10.0, 13.0], [10.0, 130.0]])).round(2).tolist()
-    [1.0, 5.9]
+    [1.0, 3.0]
     """
     best = np.full(len(sides), np.inf)
     for w, h in anchors:
