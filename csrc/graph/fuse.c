@@ -29,6 +29,30 @@ static gap_status drop_dead(gap_fusion *f) {
     return GAP_OK;
 }
 
+/* pool_act: max(relu(x)) is relu(max(x)), to the bit. So are the gradients: where another pixel wins, because several are
+ * cut off at one value, that value passes none. Other activations round, and what they make equal would let the wrong one
+ * win. Behind the rules that give an activation to its convolution or norm, which costs nothing at all. */
+static gap_status pool_first(gap_fusion *f) {
+    gap_oplist *list = f->list;
+    for (int k = 0; k < list->n_ops; k++) {
+        gap_act kind;
+        float arg;
+        if (!gap_op_is_act(&list->op[k], &kind, &arg) || (kind != GAP_ACT_RELU && kind != GAP_ACT_RELU6)) continue;
+        const int p = gap_fusion_only_reader(f, list->op[k].out[0]);
+        if (p < 0 || !gap_op_is_max_pool(&list->op[p])) continue;
+        gap_op act = list->op[k], pool = list->op[p];
+        const int x = act.in[0], between = act.out[0], y = pool.out[0];
+        list->value[between] = list->value[y], list->gradient[between] = list->gradient[y];
+        pool.in[0] = x, pool.in_desc[0] = list->value[x];
+        pool.out[0] = act.in[0] = between, pool.out_desc[0] = act.in_desc[0] = list->value[between];
+        act.out[0] = y, act.out_desc[0] = list->value[y];
+        memmove(list->op + k, list->op + k + 1, (size_t)(p - 1 - k) * sizeof *list->op);
+        list->op[p - 1] = pool, list->op[p] = act;
+        k--; /* what took its place */
+    }
+    return GAP_OK;
+}
+
 /* pixels: a blocked image of three channels is mostly padding. */
 static gap_status keep_pixels(gap_fusion *f) {
     gap_oplist *list = f->list;
@@ -60,6 +84,7 @@ static const struct {
     [GAP_RULE_BN_APPLY] = {"bn_apply", gap_fuse_bn_apply},
     [GAP_RULE_GATE] = {"gate", gap_fuse_gate},
     [GAP_RULE_BN_FIXED] = {"bn_fixed", gap_fuse_bn_fixed},
+    [GAP_RULE_POOL_ACT] = {"pool_act", pool_first},
     [GAP_RULE_PIXELS] = {"pixels", keep_pixels},
     [GAP_RULE_INPLACE] = {"inplace", NULL},
     [GAP_RULE_SHARE] = {"share", NULL},

@@ -17,8 +17,7 @@ static int readers(const gap_fusion *f, int v, int *op) {
     return n;
 }
 
-/* The op that alone reads v, or -1. */
-static int only_reader(const gap_fusion *f, int v) {
+int gap_fusion_only_reader(const gap_fusion *f, int v) {
     int op = -1;
     return readers(f, v, &op) == 1 ? op : -1;
 }
@@ -60,7 +59,7 @@ static gap_affine_attr *affine_of(gap_fusion *f, int op) { return GAP_ATTR(&f->l
 /* An affine that does nothing else, made for op `reader` alone. */
 static bool bare_affine(gap_fusion *f, int value, int reader, int *affine) {
     *affine = producer(f, value);
-    return is(f, *affine, &gap_op_affine) && only_reader(f, value) == reader && f->list->op[*affine].n_in == 2 &&
+    return is(f, *affine, &gap_op_affine) && gap_fusion_only_reader(f, value) == reader && f->list->op[*affine].n_in == 2 &&
            affine_of(f, *affine)->act == GAP_ACT_NONE;
 }
 
@@ -100,7 +99,7 @@ gap_status gap_fuse_act(gap_fusion *f) {
         gap_act act;
         float arg;
         if (op->def != &gap_op_affine || affine_of(f, k)->act != GAP_ACT_NONE) continue;
-        const int next = only_reader(f, op->out[0]);
+        const int next = gap_fusion_only_reader(f, op->out[0]);
         if (next < 0 || !gap_op_is_act(&f->list->op[next], &act, &arg) || !keeps_padding(act, &op->out_desc[0])) continue;
         const bool joined = op->n_in > 2;
         if (joined && !gap_act_from_output(act)) continue; /* backward has the output alone to tell the mask from */
@@ -131,7 +130,7 @@ gap_status gap_fuse_bn_sums(gap_fusion *f) {
     for (int k = 0; k < f->list->n_ops; k++) {
         const gap_op *moments = &f->list->op[k];
         if (moments->def != &gap_op_moments) continue;
-        const int x = moments->in[0], sums = moments->out[0], maker = producer(f, x), norm = only_reader(f, sums);
+        const int x = moments->in[0], sums = moments->out[0], maker = producer(f, x), norm = gap_fusion_only_reader(f, sums);
         if (!fusible_conv(f, maker) || !is(f, norm, &gap_op_norm)) continue;
         gap_op *conv = &f->list->op[maker];
         bool as_residual = false;
@@ -159,7 +158,7 @@ gap_status gap_fuse_bn_apply(gap_fusion *f) {
         const gap_op *affine = &f->list->op[k];
         const gap_affine_attr a = *affine_of(f, k);
         if (affine->def != &gap_op_affine || affine->n_in != 2 || !a.lazy) continue;
-        const int next = only_reader(f, affine->out[0]);
+        const int next = gap_fusion_only_reader(f, affine->out[0]);
         if (!fusible_conv(f, next)) continue;
         gap_op *conv = &f->list->op[next];
         gap_conv_fuse *fuse = &GAP_ATTR(conv, gap_conv_attr)->fuse;
@@ -188,7 +187,7 @@ gap_status gap_fuse_gate(gap_fusion *f) {
     for (int k = 0; k < f->list->n_ops; k++) {
         const gap_op *mul = &f->list->op[k];
         if (!gap_op_is_gate(mul)) continue;
-        const int x = mul->in[0], gate = mul->in[1], next = only_reader(f, mul->out[0]);
+        const int x = mul->in[0], gate = mul->in[1], next = gap_fusion_only_reader(f, mul->out[0]);
         if (!fusible_conv(f, next)) continue;
         gap_op *conv = &f->list->op[next];
         gap_conv_attr *a = GAP_ATTR(conv, gap_conv_attr);
@@ -206,7 +205,7 @@ gap_status gap_fuse_gate(gap_fusion *f) {
 static void take_behind(gap_fusion *f, int k) {
     gap_op *conv = &f->list->op[k];
     gap_conv_fuse *fuse = &GAP_ATTR(conv, gap_conv_attr)->fuse;
-    int next = only_reader(f, conv->out[0]);
+    int next = gap_fusion_only_reader(f, conv->out[0]);
     if (is(f, next, &gap_op_add) && f->list->op[next].in[0] != f->list->op[next].in[1]) {
         const gap_op *add = &f->list->op[next];
         const int other = add->in[add->in[0] == conv->out[0]];
@@ -215,7 +214,7 @@ static void take_behind(gap_fusion *f, int k) {
             set_in(f, conv, fuse->residual, other);
             set_out(f, conv, 0, add->out[0]);
             drop(f, next);
-            next = only_reader(f, conv->out[0]);
+            next = gap_fusion_only_reader(f, conv->out[0]);
         }
     }
     gap_act act;
@@ -231,7 +230,7 @@ gap_status gap_fuse_bn_fixed(gap_fusion *f) {
     for (int k = f->list->n_ops - 1; k >= 0; k--) { /* the later branch of a join takes the earlier one as its shortcut */
         gap_op *conv = &f->list->op[k];
         if (!fusible_conv(f, k)) continue;
-        const int next = only_reader(f, conv->out[0]);
+        const int next = gap_fusion_only_reader(f, conv->out[0]);
         if (!is(f, next, &gap_op_affine_fixed)) continue;
         const gap_op *norm = &f->list->op[next];
         gap_conv_fuse *fuse = &GAP_ATTR(conv, gap_conv_attr)->fuse;

@@ -11,6 +11,8 @@ typedef struct {
     const gap_op_env *env;
 } gap_fusion;
 
+int gap_fusion_only_reader(const gap_fusion *f, int v); /* the op that alone reads value v, or -1; an output has a reader more */
+
 gap_status gap_fuse_join(gap_fusion *f);     /* affine + add -> affine with a residual */
 gap_status gap_fuse_act(gap_fusion *f);      /* affine + act -> affine with an activation */
 gap_status gap_fuse_bn_sums(gap_fusion *f);  /* conv + moments -> conv with sums */

@@ -57,3 +57,5 @@ static const gap_op_def def = {
 gap_status gap_emit_max_pool(gap_oplist *list, gap_origin who, int in, const gap_pool_attr *attr, int *out) {
     return gap_oplist_emit(list, &def, who.name, who.id, &in, 1, 1, attr, sizeof *attr, NULL, 0, out);
 }
+
+bool gap_op_is_max_pool(const gap_op *op) { return op->def == &def; }

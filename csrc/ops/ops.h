@@ -81,5 +81,6 @@ extern const gap_op_def gap_op_conv, gap_op_moments, gap_op_norm, gap_op_affine,
 bool gap_conv_reads_pixels(const gap_op *op); /* its input may be (H, W, C): one group, nothing fused in front */
 bool gap_op_is_gate(const gap_op *op); /* a mul whose in[1] is (C, 1, 1) and in[0] is not */
 bool gap_op_is_act(const gap_op *op, gap_act *act, float *arg);
+bool gap_op_is_max_pool(const gap_op *op);
 
 #endif

@@ -5,7 +5,7 @@
 
 /* ---- what a list looks like ---- */
 
-static const char *const rule_names[GAP_RULE_COUNT] = {"dead", "join", "act", "bn_sums", "bn_apply", "gate", "bn_fixed", "pixels", "inplace", "share"};
+static const char *const rule_names[GAP_RULE_COUNT] = {"dead", "join", "act", "bn_sums", "bn_apply", "gate", "bn_fixed", "pool_act", "pixels", "inplace", "share"};
 
 static gap_status plan_under(gap_plan **p, const net *t, const gap_plan_options *o, const char *rules) {
     if (rules != NULL) setenv("GAPLESS_FUSE", rules, 1);
@@ -16,7 +16,7 @@ static gap_status plan_under(gap_plan **p, const net *t, const gap_plan_options 
 
 /* GAPLESS_FUSE that leaves these rules alone, "join bn_sums" for one, and drops the other rewriting ones. */
 static const char *only(const char *names) {
-    static char text[128];
+    static char text[160];
     text[0] = '\0';
     for (int k = 0; k < GAP_RULE_INPLACE; k++) {
         char spaced[32], all[128];
@@ -395,6 +395,33 @@ static net net_made(int which) {
     return net_random((uint32_t)which);
 }
 
+/* conv -> act -> max_pool -> max_pool */
+static net net_pooled(const char *act) {
+    net t = net_begin(5, 9, 9);
+    int v = net_one(&t, act, "act", NO_ARGS, conv(&t, "conv", 5, 18, 0));
+    v = net_one(&t, "MaxPool2d", "pool", ARGS(3, 2, 1), v);
+    return head(t, 18, net_one(&t, "MaxPool2d", "pool2", ARGS(2, 1), v));
+}
+
+static void test_fuse_pool_act(void) {
+    check_list(net_pooled("ReLU"), true, only("pool_act"), "conv max_pool max_pool act");
+    check_list(net_pooled("ReLU6"), false, only("pool_act"), "conv max_pool max_pool act");
+    check_list(net_pooled("Tanh"), true, only("pool_act"), "conv act max_pool max_pool");
+    check_list(net_pooled("ReLU"), true, "-all", "conv act max_pool max_pool");
+    net t = net_begin(5, 4, 4); /* read twice: it stays */
+    int v = net_one(&t, "ReLU", "relu", NO_ARGS, conv(&t, "conv", 5, 5, 0));
+    v = net_two(&t, "Add", "add", v, net_one(&t, "MaxPool2d", "pool", ARGS(3, 1, 1), v));
+    check_list(head(t, 5, v), true, only("pool_act"), "conv act max_pool add");
+    for (int six = 0; six < 2; six++) { /* to the bit, gradients too */
+        net a = net_pooled(six ? "ReLU6" : "ReLU"), b = net_pooled(six ? "ReLU6" : "ReLU");
+        outcome with = run(a, only("pool_act"), 5, 3, true), without = run(b, "-all", 5, 3, true);
+        CHECK(with.n == without.n && memcmp(with.gradient, without.gradient, with.n * sizeof *with.gradient) == 0);
+        CHECK(with.loss == without.loss);
+        outcome_free(&with), outcome_free(&without);
+        net_free(&a), net_free(&b);
+    }
+}
+
 static void test_fuse_every_rule_alone_changes_nothing_but_rounding(void) {
     for (int which = 0; which < 12; which++) {
         net t = net_made(which);
@@ -540,6 +567,7 @@ int main(void) {
     RUN(test_fuse_act);
     RUN(test_fuse_bn_sums);
     RUN(test_fuse_bn_apply);
+    RUN(test_fuse_pool_act);
     RUN(test_fuse_bn_fixed);
     RUN(test_fuse_leaves_outputs_and_other_kernels_alone);
     RUN(test_fuse_chain_of_joins_hands_one_gradient_through);

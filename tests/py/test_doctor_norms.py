@@ -243,10 +243,12 @@ def test_a_short_last_batch_is_looked_at(tmp_path: Path) -> None:
 
 
 def test_dropout_before_batchnorm_is_found_with_its_size(tmp_path: Path) -> None:
-    data, _ = digits(500)
-    run = trained(tmp_path / "r", data, model=Normed(p=0.8), epochs=6)
+    data, _ = digits(500, seed=5)
+    run = trained(tmp_path / "r", data, model=Normed(p=0.85), epochs=6, seed=5)
     case = case_of(run.last, data)
-    r = result(examined(case), "B3")
+    d = examined(case)
+    assert [f.id for f in d.findings] == ["B3"]
+    r = result(d, "B3")
     assert r.evidence["variance_ratio"]["bn1"] == 1.0  # before the dropout nothing differs
     assert r.evidence["variance_ratio"]["bn2"] < 0.8
     assert r.estimate is not None
@@ -284,6 +286,12 @@ def test_augmentation_that_is_too_strong_is_found_with_its_size(tmp_path: Path) 
     softer = d.recipe_with("A1").train
     assert softer is not None
     assert softer[0]["padding"] == 2
+    dear = case_of(run.last, data)
+    assert dear.saved is not None
+    dear.saved.documents["state"] = {**dear.saved.state, "training_seconds": 100.0}
+    r = result(examined(dear, "augmentation-strength"), "A1")
+    assert r.outcome == "undecided"
+    assert "3 retrainings of 100 s" in r.says
     truth = []
     for seed in (11, 12, 13):
         weights = retraining.retrained(case, {"train.0.padding": 2, "seed": seed})

@@ -14,7 +14,7 @@ import small
 
 import gapless as gl
 from gapless import checkpoint, doctor, nn
-from gapless.data import Data, Loader
+from gapless.data import Data
 from gapless.doctor import retraining
 from gapless.doctor.case import Budget, Case
 from gapless.doctor.falling import interaction, steps, waterfall
@@ -167,11 +167,11 @@ def test_replayed_images_are_those_that_the_loader_fed(tmp_path: Path) -> None:
     assert run.last is not None
     replay = Replay(checkpoint.read(run.last), data, Budget(60))
     assert replay.ids.tolist() == ids
-    again = replay.images("augmented")
+    again = list(replay.images("augmented"))
     assert len(again) == len(fed)
     for a, b in zip(again, fed, strict=True):
         assert a.tobytes() == b.tobytes()
-    still = replay.images("still")
+    still = list(replay.images("still"))
     for x, batch in zip(still, np.split(replay.ids, np.cumsum(replay.sizes)[:-1]), strict=True):
         assert (x == np.stack([data.load(int(i)) for i in batch])).all()  # the middle is the picture itself
 
@@ -246,7 +246,7 @@ def test_precise_statistics_are_those_of_the_population(tmp_path: Path) -> None:
     replay = Replay(saved, data, Budget(60))
     gathered = replay.passed("raw", saved.scored(), Mode()).gathered
     assert gathered is not None
-    x = np.concatenate(replay.images("augmented"))[..., 0].astype(np.float64) / 255
+    x = np.concatenate(list(replay.images("augmented")))[..., 0].astype(np.float64) / 255
     if replay.pipeline.mean is not None:
         x = (x - np.ravel(replay.pipeline.mean)[0]) / np.ravel(replay.pipeline.std)[0]
     w = saved.scored()["conv1.weight"].astype(np.float64)  # (8, 1, 3, 3), padding 1

@@ -12,7 +12,10 @@ import pytest
 
 import gapless as gl
 
-RULES = ["dead", "join", "act", "bn_sums", "bn_apply", "gate", "bn_fixed", "pixels", "inplace", "share"]
+RULES = [
+    *("dead", "join", "act", "bn_sums", "bn_apply", "gate", "bn_fixed", "pool_act", "pixels"),
+    *("inplace", "share"),
+]
 MODELS = ["lenet", "resnet8", "resnet18"]
 
 # Three steps and an evaluation of each model, and what its two plans are made of.

@@ -5,8 +5,8 @@ order of cost within a budget, and returns a `Diagnosis`: findings by size, each
 remedy, and the *waterfall*, whose steps sum to the gap exactly.
 
 Reading order: ``result`` (what a check says), ``table`` (how a check joins), ``case`` (what a check sees),
-``checks/`` (one file each), ``running`` (how findings are settled), ``falling`` (the waterfall),
-``diagnosis``.
+``checks/`` (one file each), ``running`` (how findings are settled), ``falling`` (the waterfall) with
+``replay`` (recorded batches again) and ``retraining``, ``diagnosis``.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from .outputs import Outputs
@@ -18,7 +19,7 @@ __all__ = ["SMALL", "gathered", "last_batch", "precise_outputs", "replay_cost"]
 SMALL = 16
 
 
-def replay_cost(passes: float, val: float = 0.0) -> object:
+def replay_cost(passes: float, val: float = 0.0) -> Callable[[Case], float]:
     """For `cost`: so many evaluation passes over what is replayed, and so many over validation."""
 
     def cost(case: Case) -> float:

@@ -8,7 +8,7 @@ case's model nor a file is touched.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -172,18 +172,25 @@ class Replay:
 
     # -- images -----------------------------------------------------------------------------------
 
-    def images(self, view: str) -> list[NDArray[np.uint8]]:
-        """uint8 (n, H, W, C) of each batch: with the recorded draws, standing still, or as evaluated."""
+    def images(self, view: str) -> Iterable[NDArray[np.uint8]]:
+        """uint8 (n, H, W, C) of each batch: with the recorded draws, standing still, or as evaluated. Kept
+        for the next pass where they are small enough."""
         if view == "still" and not self.draws:
             view = "augmented"
-        if view not in self._images:
-            made = self._load(view)
-            if sum(x.nbytes for x in made) + sum(x.nbytes for v in self._images.values() for x in v) > _CACHE:
-                return made
-            self._images[view] = made
+        if view in self._images:
+            return self._images[view]
+        kept = sum(x.nbytes for batches in self._images.values() for x in batches)
+        height, width = self._size()
+        if kept + len(self.ids) * height * width * self.data.channels > _CACHE:
+            return self._loaded(view)
+        self._images[view] = list(self._loaded(view))
         return self._images[view]
 
-    def _load(self, view: str) -> list[NDArray[np.uint8]]:
+    def _size(self) -> tuple[int, int]:
+        size = self.recipe["image_size"]
+        return (int(size[0]), int(size[1])) if isinstance(size, list) else (int(size), int(size))
+
+    def _loaded(self, view: str) -> Iterator[NDArray[np.uint8]]:
         from ..data import Loader
 
         pipeline: Any = {
@@ -191,13 +198,11 @@ class Replay:
             "still": self.still,
             "evaluation": self.eval_pipeline,
         }[view]
-        made = []
         seed, size = self.recipe["seed"], self.recipe["batch_size"]
         with Loader(self.data, self.ids, pipeline, size, epoch=self.epoch, seed=seed) as loader:
             for batch in loader:
                 self.budget.ask()
-                made.append(batch.x)
-        return made
+                yield batch.x
 
     # -- passes -----------------------------------------------------------------------------------
 
@@ -314,9 +319,12 @@ _SHARE = 0.3
 
 
 def _affordable(case: Case, most: int) -> int:
-    """How many samples the waterfall's passes may take, so that checks have their time."""
+    """How many samples the waterfall's passes may take, so that checks have their time: `most`, halved until
+    it fits, so that small differences in speed choose no other samples."""
     each = _PASSES * case.seconds_per_image()
-    return most if each <= 0 else max(64, min(most, int(_SHARE * case.budget.left / each)))
+    while most > 64 and most * each > _SHARE * case.budget.left:
+        most //= 2
+    return most
 
 
 def is_own(saved: Checkpoint, data: Data) -> bool:

@@ -33,6 +33,7 @@ def train(
     threads: int | None = None,
     verbose: int = 1,
     json: bool = False,
+    checks: bool = True,
 ) -> Run:
     """Train by a recipe, or go on with a run.
 
@@ -56,6 +57,9 @@ def train(
         0: warnings only.
     json : bool, default False
         Print the run's JSON document on standard output, and everything else on standard error.
+    checks : bool, default True
+        Before a new run, let the doctor's free checks look at data and recipe (under a second), and warn in
+        a line each.
 
     Returns
     -------
@@ -98,7 +102,7 @@ def train(
                     "recipe: needed unless resume is given; the shortest is gl.Recipe(data='digits')"
                 )
             made = begin.start(begin.recipe_of(recipe), out, console, threads)
-        run = made if isinstance(made, Run) else made.run(callbacks, interrupt)
+        run = made if isinstance(made, Run) else made.run(callbacks, interrupt, checks)
     if json:
         print(json_text.dumps(run.to_dict(), ensure_ascii=False, allow_nan=False), flush=True)
     return run

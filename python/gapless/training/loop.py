@@ -17,7 +17,7 @@ from .. import checkpoint as checkpoint_file
 from ..errors import NonFiniteError, RecipeError, ShapeError
 from ..evaluation import Scorer, Stopped
 from ..schedule import ReduceOnPlateau, metric_mode
-from . import ema, pictures
+from . import early, ema, pictures
 from .console import Console, banner, epoch_line, final_table
 from .outputs import Folder
 from .run import Run
@@ -203,12 +203,15 @@ class Trainer:
 
     # -- running ----------------------------------------------------------------------------------
 
-    def run(self, callbacks: tuple[Any, ...], interrupt: Interrupt) -> Run:
-        """Train to the end, or to Ctrl-C."""
+    def run(self, callbacks: tuple[Any, ...], interrupt: Interrupt, checks: bool = True) -> Run:
+        """Train to the end, or to Ctrl-C; `checks`: look at the data first."""
         self.callbacks, self._interrupt = callbacks, interrupt
         self._began = self._saved_at = time.monotonic()
         self._before = self.position.seconds
         self._announce()
+        if checks and self.position.step == 0:
+            self._check_data()
+        self._watch = early.Watch(self)
         p = self.position
         interrupt.armed = True
         try:
@@ -251,6 +254,19 @@ class Trainer:
         for line in warnings:
             self.console.warn(line)
             self.files.event("warning", text=line)
+
+    def _check_data(self) -> None:
+        """Say in a line each what the doctor's free checks find; whatever they do, training goes on."""
+        try:
+            from ..doctor.at_start import findings_at_start
+
+            found = [(f.id, f.slug, f.says) for f in findings_at_start(self.data, self.recipe)]
+        except Exception as e:
+            self.console.warn(f"the checks of the data failed: {type(e).__name__}: {e}; training goes on")
+            return
+        for ident, slug, says in found:
+            self.console.warn(f"{ident} {slug}: {says}; more: gapless doctor {self.folder}")
+            self.files.event("finding", check=ident, slug=slug, text=says)
 
     def _expected(self) -> float:
         """Seconds to go, roughly: from two evaluation passes over a blank batch; a step costs about four."""
@@ -314,6 +330,7 @@ class Trainer:
         lr = self._lr(p.step)
         self._hyper[:, self._lr_column] = lr
         decay = ema.decay_at(*self.ema, p.step + 1) if self.ema else -1.0
+        self._watch.before(p.step)
         try:
             loss, said, mean = self.plan.step(
                 batch.x,
@@ -333,6 +350,7 @@ class Trainer:
         n = len(batch.ids)
         p.step, p.batch, p.images = p.step + 1, p.batch + 1, p.images + n
         self._seen, self._right = self._seen + n, self._right + int(np.count_nonzero(right))
+        self._watch.after(float(mean), lr)
         self.console.step(
             n, float(mean), self._right, self._seen, lr, p.images / max(p.training_seconds, 1e-9)
         )
@@ -375,6 +393,7 @@ class Trainer:
         }
         due = (p.epoch + 1) % self.recipe["eval_every"] == 0 or p.epoch + 1 == epochs
         improved = self._evaluate(row) if due else False
+        self._watch.epoch(row, self.history, self.records if due else {})
         row |= {"seconds": round(self._elapsed(), 3), "images_per_second": round(speed, 1)}
         p.epoch, p.batch = p.epoch + 1, 0
         self.history.append(row)

@@ -23,7 +23,7 @@ _LOW, _HIGH = 0.8, 1.25
     measure="validation accuracy recovered by statistics that suit the network without dropout",
     needs=["run", "history", "outputs", "train images and model"],
     cost=replay_cost(7, 2),
-    explains=["B1", "W1", "P2", "C4", "M1"],
+    explains=["B1", "A1", "W1", "P2", "C4", "M1"],
     reference="Li et al. 2018, arXiv 1801.05134: variance ratio outside [0.8, 1.25]",
 )
 def dropout_variance(case: Case) -> Result:
@@ -63,7 +63,7 @@ def dropout_variance(case: Case) -> Result:
         e,
         evidence=evidence,
         remedy=Remedy(
-            "Put dropout behind the last BatchNorm; for the weights there are, compute the running statistics "
-            "anew with dropout off."
+            "Put dropout behind the last BatchNorm; for the weights there are, compute the running "
+            "statistics anew with dropout off."
         ),
     )

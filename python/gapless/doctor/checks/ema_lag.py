@@ -51,8 +51,8 @@ def ema_lag(case: Case) -> Result:
         "accuracy_raw": raw.accuracy,
     }
     says = (
-        f"after {steps} steps {100 * share:.1f} % of the average is still the initial weights; on validation it "
-        f"is right on {100 * val.accuracy:.1f} %, the last step's weights on {100 * raw.accuracy:.1f} %"
+        f"after {steps} steps {100 * share:.1f} % of the average is still the initial weights; on validation "
+        f"it is right on {100 * val.accuracy:.1f} %, the last step's weights on {100 * raw.accuracy:.1f} %"
     )
     if e.points < 0.02 or e.p >= 0.05:
         return Result.clear(says, e, evidence=evidence)
@@ -75,7 +75,7 @@ def faster(decay: float, tau: float, steps: int) -> dict[str, float]:
 
     >>> change = faster(0.999, 0.0, 264)
     >>> change, ema.initial_share(change["ema.decay"], change["ema.tau"], 264) < 0.001
-    ({'ema.decay': 0.92, 'ema.tau': 13.0}, True)
+    ({'ema.decay': 0.92, 'ema.tau': 13}, True)
     """
     wanted = 1 - 20 / max(steps, 40)
     ramp = max(1.0, math.floor(steps / 20))

@@ -77,8 +77,8 @@ def selection_optimism(case: Case) -> Result:
 def expected_optimism(curve: NDArray[np.float64], n: int, seed: int) -> float:
     """How much too good the best of these evaluations is expected to be, by parametric bootstrap.
 
-    All evaluations are of the same samples, so what they share cancels; what remains is how they scatter
-    around their running median, and no more than independent samples would (``SE * sqrt(2 ln E)``).
+    All evaluations are of the same samples, so what they share cancels; what remains is how much
+    one differs from the next, and no more than independent samples would (``SE * sqrt(2 ln E)``).
 
     >>> expected_optimism(np.array([0.5, 0.8]), 100, 0)
     0.0
@@ -87,9 +87,11 @@ def expected_optimism(curve: NDArray[np.float64], n: int, seed: int) -> float:
     """
     if len(curve) < 5:
         return 0.0
-    near = np.array([np.median(curve[max(0, i - 2) : i + 3]) for i in range(len(curve))])
-    p = float(curve.max())
-    scatter = min(float(np.std(curve - near)), math.sqrt(max(p * (1 - p), 1 / n) / n))
+    reach = max(2, len(curve) // 8)
+    near = np.array([np.median(curve[max(0, i - reach) : i + reach + 1]) for i in range(len(curve))])
+    p = float(near.max())
+    steps = np.abs(np.diff(curve))  # the median: the first epochs' rise is no scatter
+    scatter = min(1.4826 * float(np.median(steps)) / math.sqrt(2), math.sqrt(max(p * (1 - p), 1 / n) / n))
     rng = np.random.default_rng([seed, 0x5E1])
     noise = rng.normal(0.0, scatter, (DRAWS, len(curve)))
     chosen = np.argmax(near + noise, axis=1)

@@ -24,7 +24,7 @@ __all__ = ["small_batch_batchnorm"]
     measure="accuracy on training images with the batch's own statistics minus with the running ones",
     needs=["run", "history", "outputs", "train images and model"],
     cost=replay_cost(6, 1),
-    explains=["B1", "B3", "W1", "P2", "C4", "M1"],
+    explains=["B1", "B3", "A1", "W1", "W2", "P2", "C4", "M1"],
     reference="Wu and He 2018, arXiv 1803.08494 (10.6 points at 2 images); fewer than 16 are noisy",
 )
 def small_batch_batchnorm(case: Case) -> Result:
@@ -63,8 +63,8 @@ def small_batch_batchnorm(case: Case) -> Result:
         e,
         evidence=evidence,
         remedy=Remedy(
-            f"Train with batches of at least {SMALL}, or with GroupNorm; where memory does not allow it, freeze "
-            "BatchNorm's statistics for the last epochs.",
+            f"Train with batches of at least {SMALL}, or with GroupNorm; where memory does not allow it, "
+            "freeze BatchNorm's statistics for the last epochs.",
             {"batch_size": 2 * SMALL},
         ),
     )

@@ -21,7 +21,7 @@ __all__ = ["stale_batchnorm"]
     measure="validation accuracy recovered by statistics computed anew",
     needs=["run", "history", "outputs", "train images and model"],
     cost=replay_cost(4, 1),
-    explains=["W1", "P2", "P3", "C1", "C4", "L3", "A1", "M1", "G1", "G5"],
+    explains=["W1", "W2", "P2", "P3", "C1", "C4", "L3", "A1", "M1", "G1", "G5"],
     reference="Wu and Johnson 2021, arXiv 2105.07576; fvcore's precise_bn",
 )
 def stale_batchnorm(case: Case) -> Result:
@@ -41,8 +41,8 @@ def stale_batchnorm(case: Case) -> Result:
         "worst": worst,
     }
     says = (
-        f"with statistics over {n} batches of training {100 * precise.accuracy:.1f} % of validation are right "
-        f"instead of {100 * val.accuracy:.1f} %"
+        f"with statistics over {n} batches of training {100 * precise.accuracy:.1f} % of validation are "
+        f"right instead of {100 * val.accuracy:.1f} %"
     )
     if e.points < 0.02 or e.p >= 0.05:
         changed = float(np.mean(val.right != precise.right))
@@ -57,8 +57,8 @@ def stale_batchnorm(case: Case) -> Result:
         evidence=evidence,
         remedy=Remedy(
             "Compute the running statistics anew over some thousand training images before the weights are "
-            "deployed; train with a schedule that ends at a small learning rate, or a larger BatchNorm momentum, "
-            "so that they keep up."
+            "deployed; train with a schedule that ends at a small learning rate, or a larger BatchNorm "
+            "momentum, so that they keep up."
         ),
     )
 
@@ -74,7 +74,7 @@ def _worst(case: Case, found: Gathered) -> str:
         if max(far, abs(float(np.log(times)))) > worst:
             worst = max(far, abs(float(np.log(times))))
             text = (
-                f"{name}'s running mean is {far:.2f} standard deviations off, its running variance {times:.2f} "
-                "times the data's"
+                f"{name}'s running mean is {far:.2f} standard deviations off, its running variance "
+                f"{times:.2f} times the data's"
             )
     return text

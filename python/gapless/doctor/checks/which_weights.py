@@ -17,7 +17,7 @@ from ..outputs import Outputs
 from ..replay import is_own
 from ..result import Remedy, Result
 from ..stats import Estimate, paired
-from ..subject import NetSubject
+from ..subject import NetSubject, Subject
 from ..table import check
 
 __all__ = ["which_weights"]
@@ -30,7 +30,7 @@ __all__ = ["which_weights"]
     measure="validation accuracy of the better weights minus that of these",
     needs=["run", "outputs", "model"],
     cost=lambda case: case.passes(3, "val"),
-    explains=["W1", "M1", "C4", "G5", "B1", "P2", "P3"],
+    explains=["W1", "M1", "C4", "G5", "P2", "P3"],
     reference="timm #102: EMA or raw, best or last; scored is not always what was logged",
 )
 def which_weights(case: Case) -> Result:
@@ -93,15 +93,13 @@ def _record(case: Case) -> Result | None:
 
 
 def _others(case: Case) -> dict[str, Outputs]:
-    """Validation outputs of the other weights that the run left: of the other kind, and of the file beside."""
+    """Validation outputs of the run's other weights: of the other kind, and in the file beside."""
     assert case.data is not None
     saved, subject = case.saved, case.subject
     assert saved is not None
-    out, val = {}, case.data.indices("val")
+    out = {}
     for name, other in case.others.items():
-        out[name] = case.keep(
-            ("val of", name), lambda name=name, other=other: case.outputs_of(other, val, name)
-        )
+        out[name] = _scored(case, other, name)
     beside = None if saved.path is None else _beside(saved.path)
     if beside is None or not isinstance(subject, NetSubject):
         return out
@@ -113,8 +111,15 @@ def _others(case: Case) -> dict[str, Outputs]:
     if same_run and second.state["step"] != saved.state["step"]:
         name = f"{beside.stem} ({second.weights_kind})"
         other = subject.with_weights(second.scored(), name)
-        out[name] = case.keep(("val of", name), lambda: case.outputs_of(other, val, name))
+        out[name] = _scored(case, other, name)
     return out
+
+
+def _scored(case: Case, subject: Subject, name: str) -> Outputs:
+    assert case.data is not None
+    val = case.data.indices("val")
+    made: Outputs = case.keep(("val of", name), lambda: case.outputs_of(subject, val, name))
+    return made
 
 
 def _beside(path: Path) -> Path | None:
@@ -124,7 +129,7 @@ def _beside(path: Path) -> Path | None:
 
 
 def _honest(case: Case, val: Outputs, others: dict[str, Outputs]) -> Estimate:
-    """What choosing the best alternative brings, without what choosing it on these samples brings by itself."""
+    """What choosing the best alternative brings, without what choosing it on these samples brings."""
     names = [_own_name(case), *others]
     right = np.stack([val.right, *(o.right for o in others.values())])
     side = _halves(val)

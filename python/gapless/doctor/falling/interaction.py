@@ -35,8 +35,8 @@ def notes(case: Case, kind: str, weights: Weights, replay: Replay) -> list[str]:
     for k, forward, mean in shapley(values, there):
         if abs(mean - forward) > _TELLS:
             said.append(
-                f"{NAMES[k]} off: {_points(-forward)} points at its place in the order, {_points(-mean)} over "
-                "all orders of the three (Shapley): the steps interact"
+                f"{NAMES[k]} off: {_points(-forward)} points at its place in the order, {_points(-mean)} "
+                "over all orders of the three (Shapley): the steps interact"
             )
     return said
 
@@ -70,8 +70,9 @@ def _mode(off: frozenset[int]) -> Mode:
 
 
 def _cost(case: Case, replay: Replay, there: list[int]) -> float:
-    """Seconds of the passes that are not made yet: about half of them; one with batch statistics costs three."""
-    new = 2 ** len(there) - len(there) - 1
+    """Seconds of the passes that are not made yet: half of them take a batch's statistics, at three times the
+    cost."""
+    new = float(2 ** len(there) - len(there) - 1)
     return new * 2.0 * len(replay.ids) * case.seconds_per_image()
 
 

@@ -162,8 +162,8 @@ def waterfall(case: Case, *, true_labels: TrueLabels | None = None) -> Waterfall
     ----------
     case : Case
     true_labels : mapping, optional
-        Manifest index → class, for training samples whose label is thought wrong; without it the step "labels"
-        is 0, and says so.
+        Manifest index → class, for training samples whose label is thought wrong; without it the step
+        "labels" is 0, and says so.
     """
     if "outputs" not in case.facts:
         return None
@@ -286,7 +286,10 @@ def _other_images(case: Case, ladder: Ladder, now: Bools) -> list[Step]:
         steps.append(between("shift", SHIFT, dev, kept))
     elif folds and (held := _by_folds(case, ladder, folds)) is not None:
         step = same("generalisation", GENERALISATION, now, held)
-        says = f"{folds} folds, trained anew without the samples they score; {step.says}"
+        says = (
+            f"{folds} folds, each trained anew on {folds - 1}/{folds} of the samples and scored on the "
+            f"others (so a little too large); {step.says}"
+        )
         steps.append(replace(step, says=says))
         steps.append(between("shift", SHIFT, Count.of(held), kept))
     else:
@@ -345,8 +348,8 @@ def _from_the_file(case: Case, notes: list[str]) -> Step:
         notes.append(f"the record in the file is not what its weights give: {e}")
     if (again.correct[1], again.n_scored) != (own.right, own.n):
         raise RuntimeError(
-            f"{saved.path}: {again.correct[1]} of {again.n_scored} right from the file, {own.right} of {own.n} "
-            "from memory: this is a bug of gapless, please report it"
+            f"{saved.path}: {again.correct[1]} of {again.n_scored} right from the file, {own.right} of "
+            f"{own.n} from memory: this is a bug of gapless, please report it"
         )
     name = "file, process, pipeline, class order, metric"
     return absent("file", name, own.share, f"the file, read again, gives the same {own.right}; {record}")

@@ -133,7 +133,7 @@ def same(key: str, name: str, before: Bools, after: Bools) -> Step:
     --------
     >>> s = same("x", "a step", np.array([True] * 9 + [False]), np.array([True] * 4 + [False] * 6))
     >>> s.points, s.says
-    (Fraction(1, 2), '0 of 10 samples gained, 5 lost: not distinguishable from 0; about 12 would decide')
+    (Fraction(1, 2), '0 of 10 samples gained, 5 lost: not distinguishable from 0; about 11 would decide')
     """
     n = len(before)
     e = -paired(before, after)
