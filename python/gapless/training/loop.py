@@ -58,6 +58,7 @@ class Trainer:
         from .. import recipe as recipes
 
         self.recipe, self.data, self.net, self.console, self.threads = recipe, data, net, console, threads
+        self._watch: early.Watch | None = None  # a run's own; steps that are taken alone are not watched
         self.settle(folder)
         self._check_input()
         if recipe["mix"]:
@@ -330,7 +331,8 @@ class Trainer:
         lr = self._lr(p.step)
         self._hyper[:, self._lr_column] = lr
         decay = ema.decay_at(*self.ema, p.step + 1) if self.ema else -1.0
-        self._watch.before(p.step)
+        if self._watch is not None:
+            self._watch.before(p.step)
         try:
             loss, said, mean = self.plan.step(
                 batch.x,
@@ -350,7 +352,8 @@ class Trainer:
         n = len(batch.ids)
         p.step, p.batch, p.images = p.step + 1, p.batch + 1, p.images + n
         self._seen, self._right = self._seen + n, self._right + int(np.count_nonzero(right))
-        self._watch.after(float(mean), lr)
+        if self._watch is not None:
+            self._watch.after(float(mean), lr)
         self.console.step(
             n, float(mean), self._right, self._seen, lr, p.images / max(p.training_seconds, 1e-9)
         )
@@ -393,7 +396,8 @@ class Trainer:
         }
         due = (p.epoch + 1) % self.recipe["eval_every"] == 0 or p.epoch + 1 == epochs
         improved = self._evaluate(row) if due else False
-        self._watch.epoch(row, self.history, self.records if due else {})
+        if self._watch is not None:
+            self._watch.epoch(row, self.history, self.records if due else {})
         row |= {"seconds": round(self._elapsed(), 3), "images_per_second": round(speed, 1)}
         p.epoch, p.batch = p.epoch + 1, 0
         self.history.append(row)
