@@ -15,6 +15,7 @@ from gapless._core import get_num_threads, set_num_threads, show_config
 if TYPE_CHECKING:
     from gapless import augment, data, doctor, errors, losses, models, nn, optim, schedule
     from gapless.doctor import Diagnosis, diagnose
+    from gapless.doctor.before import check
     from gapless.evaluation import evaluate
     from gapless.plan import compile, memory
     from gapless.predict import load
@@ -38,6 +39,7 @@ _NAMES = {
     "RecipeError": "errors",
     "Run": "training",
     "ShapeError": "errors",
+    "check": "doctor.before",
     "compile": "plan",
     "diagnose": "doctor",
     "evaluate": "evaluation",
@@ -52,6 +54,7 @@ __all__ = [
     "Recipe",
     "Run",
     "augment",
+    "check",
     "compile",
     "data",
     "diagnose",
