@@ -25,12 +25,6 @@ KNOWN = {
 }
 
 
-# every check there is to be: a row may name one that stands in another branch
-KNOWN = set(
-    ["W1", "W2", "W3", "W4", "P1", "P2", "P3", "C1", "C2", "C3", "C4", "D1", "B1", "B2", "B3", "A1", "G1", "G2", "G3", "G4", "G5", "L1", "L2", "L3", "S1", "S2", "S3", "S4", "S5", "S6", "S7", "S8", "R1", "M1"]
-)
-
-
 def outputs(n: int = 400, k: int = 5, accuracy: float = 0.9, seed: int = 0) -> doctor.Outputs:
     """Logits of a model that is right with that probability."""
     rng = np.random.default_rng(seed)
