@@ -25,6 +25,7 @@ import tempfile
 import time
 import traceback
 import warnings
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -519,6 +520,42 @@ def _detector_losses(folder: Path) -> Reader:
     return Reader([whole.encode()], read)
 
 
+_VAL = 'path,target,p_cat,p_dog\na.png,cat,0.75,0.25\n"b, c.png",dog,0.125,0.875\nd.png,1,5e-1,.5\n'
+
+
+def _outputs(folder: Path, name: str, texts: list[str]) -> Reader:
+    from gapless.doctor import read_outputs
+
+    file = folder / name
+    return Reader([t.encode() for t in texts], lambda data: (file.write_bytes(data), read_outputs(file)))
+
+
+def _outputs_npz(folder: Path) -> Reader:
+    """Whole files, and files whose arrays are spoiled before they are packed, so that what lies behind the
+    checksums is reached."""
+    from gapless.doctor import read_outputs
+
+    file = folder / "o.npz"
+    arrays = {"id": np.array(["a", "b", "c"]), "target": np.array([0, 1, 1])}
+    arrays["logits"] = np.arange(6, dtype=np.float32).reshape(3, 2)
+
+    def packed(spoil: Callable[[bytes], bytes] | None = None) -> bytes:
+        out = io.BytesIO()
+        with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, value in arrays.items():
+                one = io.BytesIO()
+                np.save(one, value)
+                archive.writestr(f"{name}.npy", spoil(one.getvalue()) if spoil else one.getvalue())
+        return out.getvalue()
+
+    def spoil(rng: Rng, data: bytes) -> bytes:
+        if rng.integers(3) == 0:
+            return spoiled(rng, data)
+        return packed(lambda one: spoiled(rng, one) if rng.integers(2) else one)
+
+    return Reader([packed()], lambda data: (file.write_bytes(data), read_outputs(file)), spoil)
+
+
 READERS: dict[str, Callable[[Path], Reader]] = {
     "idx": _idx,
     "idx.gz": lambda folder: _idx(folder, zipped=True),
@@ -528,6 +565,11 @@ READERS: dict[str, Callable[[Path], Reader]] = {
         f, "t.csv", 'path,label,split,who\n"a, b.png",cat,train,x\nc.png,dog,val,y\n'
     ),
     "list.tsv": lambda f: _list(f, "t.tsv", "image\tclass\na.png\tcat\nb.png\tdog\n"),
+    "outputs.csv": lambda f: _outputs(f, "o.csv", [_VAL, "id;label;pred\nx;0;1.0\ny;1;1\n"]),
+    "outputs.txt": lambda f: _outputs(
+        f, "o.txt", ["# id y logit_0 logit_1\nx 0 -1.5 2e0\ny 1 3 4\n", "x\t0\t1\ny\t1\t1\n"]
+    ),
+    "outputs.npz": _outputs_npz,
     "picture": _picture,
     "exif": _exif,
     "stored": _stored,

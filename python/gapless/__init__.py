@@ -15,6 +15,7 @@ from gapless._core import get_num_threads, set_num_threads, show_config
 if TYPE_CHECKING:
     from gapless import augment, data, doctor, errors, losses, models, nn, optim, schedule
     from gapless.doctor import Comparison, Diagnosis, compare, diagnose
+    from gapless.doctor.before import check
     from gapless.evaluation import evaluate
     from gapless.plan import compile, memory
     from gapless.predict import load
@@ -40,6 +41,7 @@ _NAMES = {
     "Run": "training",
     "ShapeError": "errors",
     "compare": "doctor",
+    "check": "doctor.before",
     "compile": "plan",
     "diagnose": "doctor",
     "evaluate": "evaluation",
@@ -55,6 +57,7 @@ __all__ = [
     "Recipe",
     "Run",
     "augment",
+    "check",
     "compare",
     "compile",
     "data",

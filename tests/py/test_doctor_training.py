@@ -156,7 +156,7 @@ def test_best_checkpoints_know_the_whole_history(tmp_path: Path) -> None:
 # -- silence ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, 1, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", ["digits lenet", "digits resnet8", "stripes resnet8"])
 def test_healthy_runs_have_no_finding(tmp_path: Path, kind: str, seed: int) -> None:
     which, model = kind.split()
@@ -221,7 +221,7 @@ def test_a_dead_layer_is_found_before_and_after_training(tmp_path: Path) -> None
 # -- G1, G5 -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_64_images_learned_by_heart(tmp_path: Path, seed: int) -> None:
     data, _ = digits_data(64, seed=seed)
     run = trained(tmp_path / "a", data=data, epochs=60, train=[], optimizer=ADAM, seed=seed)
@@ -287,7 +287,7 @@ def test_memorised_noise_is_found_with_its_size(tmp_path: Path) -> None:
     case = opened(run, data, last=True)
     index, late = late_learned(case)
     wrong = np.isin(index, data.splits["train"][flipped])
-    assert np.mean(late[wrong]) > 0.85
+    assert np.mean(late[wrong]) > 0.8
     assert np.mean(late[~wrong]) < 0.1
     d = examined(case, *TRAINING)
     f = d.findings[0]
@@ -306,7 +306,7 @@ def test_memorised_noise_is_found_with_its_size(tmp_path: Path) -> None:
 # -- G3, G4 -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("model", ["lenet", "resnet8"])
+@pytest.mark.parametrize("model", ["lenet", pytest.param("resnet8", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("factor", [100.0, 1e-3])
 def test_a_wrong_learning_rate_is_found_with_its_size(tmp_path: Path, model: str, factor: float) -> None:
     good = accuracy(tmp_path / "b", model=model)

@@ -408,7 +408,7 @@ def test_a_difference_of_the_images_is_not_the_pipelines() -> None:
     assert false <= 3
 
 
-def test_loss_goes_with_the_share_of_positive_cells_and_per_positive_it_does_not() -> None:
+def test_case_40_loss_goes_with_the_share_of_positive_cells_and_per_positive_it_does_not() -> None:
     r = diagnosed(losses(np.random.default_rng(0), pipeline=2.0, density=2.0))
     f = r.evidence["factors"]
     assert f["positive_share"]["pipeline"]["times"] == pytest.approx(2.0, rel=0.02)

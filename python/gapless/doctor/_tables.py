@@ -290,10 +290,14 @@ def _npy(data: bytes) -> NDArray[Any]:
     shape, fortran, dtype = read(file)
     if dtype.hasobject:
         raise ValueError("it holds Python objects, which are not read; save ids as an array of text")
+    if dtype.kind not in "fiubUS" or not dtype.itemsize:
+        raise ValueError(f"an array of {dtype}; expected numbers or text")
     count = math.prod(shape)
     if count < 0 or count * dtype.itemsize != len(data) - file.tell():
         raise ValueError("an array's shape and its bytes do not agree")
     a = np.frombuffer(data, dtype, count, file.tell()) if count else np.empty(0, dtype)
+    if count and dtype.kind == "U" and a.view(np.dtype("u4").newbyteorder(dtype.byteorder)).max() > 0x10FFFF:
+        raise ValueError("text with numbers that are no characters")
     return a.reshape(shape, order="F" if fortran else "C")
 
 
@@ -447,8 +451,9 @@ def _score_columns(
                     )
             return [h for h, _ in found], [name for _, name in found], called
     own = [h for h in rest if h in set(classes or ()) or (classes is None and h in targets)]
-    if classes is None and own and targets <= set(own):
-        own = [h for h in rest if _number_like(first.get(h))]  # classes that no target has, too
+    if classes is None and len(own) >= 2 and targets <= set(own):  # between them, classes that no target has
+        between = rest[rest.index(own[0]) : rest.index(own[-1]) + 1]
+        own = [h for h in between if _number_like(first.get(h))]
     if len(own) >= 2 and (classes is None or len(own) == len(classes)):
         own = sorted(own, key=int) if all_indices(own) else own
         return own, list(own), "scores"

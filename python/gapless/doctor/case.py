@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ..recipe import Recipe
     from ..training import Run
     from .detector_losses import DetectorLosses
-    from .yolo import YoloLabels
+    from .yolo_labels import YoloLabels
 
 __all__ = ["Budget", "Case", "OverBudgetError"]
 

@@ -72,7 +72,7 @@ class DetectorLosses:
         at = self.cell(images, pipeline)
         if not at.any():
             return None
-        cells, positive = self.n_cells[at].sum(), self.n_pos[at].sum()
+        cells, positive = float(self.n_cells[at].sum()), float(self.n_pos[at].sum())
         total = float((self.obj * self.n_cells)[at].sum())
         over = max(positive, 1.0)
         return {

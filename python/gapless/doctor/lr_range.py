@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .trial import Trial, first_weights, plain_recipe
+from .trial import Trial, first_weights, plain_recipe, seconds_of
 
 if TYPE_CHECKING:
     from .case import Case
 
-__all__ = ["Range", "range_of"]
+__all__ = ["Range", "range_of", "seconds_of_range"]
 
-STEPS = 80
+STEPS, BATCH = 80, 32  # images of a step: at most so many
 _SMOOTH = 0.85  # a step's weight is 0.15: the mean of the last six or so
 _SPAN = {"SGD": (1e-5, 10.0)}  # others divide by the gradient's own size, and need less
 _SPAN_OTHER = (1e-7, 1.0)
@@ -51,10 +51,17 @@ def range_of(case: Case) -> Range:
     return made
 
 
+def seconds_of_range(case: Case) -> float:
+    """Expected seconds of `range_of`."""
+    return 1.2 * seconds_of(case, images=STEPS * BATCH)
+
+
 def _measure(case: Case) -> Range:
-    optimizer = plain_recipe(case)["optimizer"]
+    recipe = plain_recipe(case)
+    optimizer = recipe["optimizer"]
     low, high = _SPAN.get(optimizer["name"], _SPAN_OTHER)
-    trial, start = Trial(case), first_weights(case)
+    trial = Trial(case, {"batch_size": min(BATCH, recipe["batch_size"])})
+    start = first_weights(case)
     rates: list[float] = []
     smooth: list[float] = []
     ratios: list[float] = []

@@ -19,11 +19,17 @@ __all__ = ["SMALL", "gathered", "last_batch", "precise_outputs", "replay_cost"]
 SMALL = 16
 
 
-def replay_cost(passes: float, val: float = 0.0) -> Callable[[Case], float]:
-    """For `cost`: so many evaluation passes over what is replayed, and so many over validation."""
+def replay_cost(*modes: Mode, val: float = 0.0) -> Callable[[Case], float]:
+    """For `cost`: the passes in these modes that the waterfall or another check has not made yet, and so many
+    passes over validation."""
 
     def cost(case: Case) -> float:
-        return case.passes(passes, "train", 4000) + case.passes(val, "val")
+        replay = replay_of(case)
+        if replay is None:
+            return 0.0
+        kind = replay.saved.weights_kind
+        images = sum(replay.images_left(kind, mode) for mode in modes)
+        return images * case.seconds_per_image() + case.passes(val, "val")
 
     return cost
 

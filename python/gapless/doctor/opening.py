@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .. import checkpoint as checkpoint_file
+from ..data import loader
 from ..errors import RecipeError
 from . import outside, reading
 from .case import Budget, Case
@@ -95,6 +96,7 @@ def open_outputs(
     if images is not None:
         data, found, missing = outside.data_of_images(images, found)
         notes += missing + data.notes
+        loader._attach_cache(data, None)
     case = Case(budget=budget, logged=logged, outputs=found, data=data, seed=seed)
     case.notes += notes
     return case
@@ -118,6 +120,7 @@ def open_model(
     if not functions or not all(callable(f) for f in (*functions.values(), preprocess)):
         raise RecipeError("diagnose: model and preprocess must be functions, or model a dict of them by name")
     data = outside.data_of_samples(train, val, classes)
+    loader._attach_cache(data, None)  # checks look at the same images many times
     subjects = [FunctionSubject(f, preprocess, data.classes, str(k)) for k, f in functions.items()]
     case = Case(
         budget=budget,

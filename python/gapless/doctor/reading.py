@@ -23,7 +23,7 @@ from . import _tables
 from ._tables import Columns
 from .outputs import Outputs
 
-__all__ = ["Read", "is_simplex", "read_outputs"]
+__all__ = ["Read", "inner", "is_simplex", "read_outputs"]
 
 _MAX_CLASSES = 100_000
 
@@ -91,6 +91,18 @@ def is_simplex(scores: NDArray[Any]) -> bool:
     room = max(1e-3, 5e-6 * scores.shape[1])
     low, high = float(scores.min()), float(scores.max())
     return low >= -1e-6 and high <= 1 + 1e-6 and bool((np.abs(scores.sum(axis=1) - 1) <= room).all())
+
+
+def inner(p: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    """The probabilities whose softmax these are; None where they are not."""
+    k = p.shape[1]
+    if p.min() <= 0 or not is_simplex(p):
+        return None
+    z = np.log(p)
+    q = z + (1 - z.sum(axis=1, keepdims=True)) / k
+    # as exact as the digits that were written: an error d in p is d / p in q
+    room = 2e-3 + 1e-6 / p
+    return np.clip(q, 0, 1) if ((q >= -room) & (q <= 1 + room)).all() else None
 
 
 def _given(classes: Sequence[str]) -> tuple[str, ...]:

@@ -225,6 +225,13 @@ class Replay:
             )
         return self._passes[kind, mode]
 
+    def images_left(self, kind: str, mode: Mode) -> int:
+        """What a pass would still cost, in images of an evaluation pass; batch statistics need a step."""
+        mode = self.canonical(mode)
+        if (kind, mode) in self._passes:
+            return 0
+        return len(self.ids) * (3 if mode.norm == "batch" else 1)
+
     def _plan(self, net: Net, pipeline: Pipeline, **more: Any) -> Any:
         loss = dict(self.recipe["loss"])
         return _core.Plan(

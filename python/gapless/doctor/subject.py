@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["FunctionSubject", "NetSubject", "Subject"]
 
 Floats = NDArray[np.float32]
+KEPT = 1 << 28  # bytes of prepared samples that a subject keeps
 
 
 class Subject(Protocol):
@@ -111,8 +112,31 @@ class FunctionSubject:
     ) -> None:
         self.function, self.preprocess = function, preprocess
         self.classes, self.name = tuple(classes), name
+        self._data: Data | None = None
+        self._kept: dict[int, Floats] = {}  # what was prepared: many checks ask for the same samples
+        self._room = KEPT
 
     def prepared(self, data: Data, indices: Sequence[int]) -> Floats:
+        if data is not self._data:
+            self._data, self._kept, self._room = data, {}, KEPT if self._room >= 0 else -1
+        missing = [int(i) for i in indices if int(i) not in self._kept]
+        if len(missing) == len(indices):
+            x = self.prepared_anew(data, indices)
+        else:
+            new = dict(zip(missing, self.prepared_anew(data, missing), strict=True)) if missing else {}
+            x = np.stack([new[int(i)] if int(i) in new else self._kept[int(i)] for i in indices])
+        for i, one in zip(indices, x, strict=True):
+            if one.nbytes <= self._room and int(i) not in self._kept:
+                self._kept[int(i)] = one.copy()
+                self._room -= one.nbytes
+        return x
+
+    def keep_nothing(self) -> None:
+        """From now on prepare every sample whenever it is asked for: its preprocessing draws at random."""
+        self._kept, self._room = {}, -1
+
+    def prepared_anew(self, data: Data, indices: Sequence[int]) -> Floats:
+        """As `prepared`, by calling the preprocessing."""
         parts: list[Floats] = []
         for i in indices:
             x = _numbers(self.preprocess(data.file(int(i)) or data.load(int(i))))

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from ..report.text import WIDTH, clean
-from .yolo import KINDS
+from .yolo_labels import KINDS
 
 if TYPE_CHECKING:
-    from .yolo import YoloLabels
+    from .yolo_labels import YoloLabels
 
 __all__ = ["summary"]
 

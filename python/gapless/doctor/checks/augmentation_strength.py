@@ -22,6 +22,7 @@ __all__ = ["augmentation_strength", "softer"]
 #: A run that is not trained to its end learns faster with less augmentation: a few points are no fault.
 _LEAST = 0.05
 _LEARNT = 0.9  # of training images, by the evaluation pipeline
+_MODES = (Mode(False, "running"), Mode(False, "running", "still"), Mode(False, "running", "evaluation"))
 _RETRAININGS = 3
 _SHARE = 0.25  # of the budget, for all of them
 
@@ -32,7 +33,7 @@ _SHARE = 0.25  # of the budget, for all of them
     "augmentation is too strong",
     measure="validation accuracy that a softer augmentation reaches, minus this run's",
     needs=["run", "history", "outputs", "train images and model"],
-    cost=replay_cost(3),
+    cost=replay_cost(*_MODES),
     threshold=_LEAST,
     explains=["P3", "G3", "G4", "G5"],
     reference="Touvron et al. 2019, arXiv 1906.06423; a training accuracy on clean images below validation",
@@ -52,14 +53,7 @@ def augmentation_strength(case: Case) -> Result:
         )
     weights = replay.saved.weights("raw")
     assert weights is not None
-    drawn, still, clean = (
-        replay.passed("raw", weights, mode).right
-        for mode in (
-            Mode(False, "running"),
-            Mode(False, "running", "still"),
-            Mode(False, "running", "evaluation"),
-        )
-    )
+    drawn, still, clean = (replay.passed("raw", weights, mode).right for mode in _MODES)
     val = case.outputs("val")
     below = difference(int(val.right.sum()), len(val), int(clean.sum()), len(clean))
     evidence: dict[str, Any] = {

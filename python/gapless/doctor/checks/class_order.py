@@ -7,9 +7,11 @@ from numpy.typing import NDArray
 
 from ..case import Case
 from ..outputs import Outputs
+from ..reading import inner, is_simplex
 from ..result import Remedy, Result
 from ..stats import paired
 from ..table import check
+from ..verdict import FLAT, opinion
 
 __all__ = ["class_order"]
 
@@ -44,6 +46,17 @@ def class_order(case: Case) -> Result:
     moved = np.flatnonzero(order != np.arange(k))
     name = _name(order, out.classes)
     numbers = {"accuracy": out.accuracy, "accuracy_renamed": float(np.mean(renamed == out.labels))}
+    if _has_no_opinion(out):
+        return Result.clear(
+            "the outputs are almost uniform: a network without an opinion", e, evidence=numbers
+        )
+    if case.logged is not None and e.points >= 0.10 and numbers["accuracy_renamed"] < 0.5 * case.logged:
+        return Result.clear(
+            f"renamed, {100 * numbers['accuracy_renamed']:.1f} % are right: less than half of what training "
+            "logged, as of a network that tells some classes apart without having learned them",
+            e,
+            evidence=numbers,
+        )
     if e.points < 0.10 or not len(moved):
         return Result.clear(f"renaming classes recovers {100 * e.points:.1f} points", e, evidence=numbers)
     pairs = {out.classes[j]: out.classes[order[j]] for j in moved}
@@ -57,6 +70,13 @@ def class_order(case: Case) -> Result:
             "as in evidence.predicted_means."
         ),
     )
+
+
+def _has_no_opinion(out: Outputs) -> bool:
+    """Whether the outputs are almost uniform; those of a doubled softmax look so, and are not."""
+    if opinion(out).get("entropy", 0.0) < FLAT or out.scores is None:
+        return False
+    return not is_simplex(out.scores) if out.kind == "logits" else inner(out.scores) is None
 
 
 def best_order(out: Outputs, rows: NDArray[np.bool_]) -> NDArray[np.int64]:

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...data import Data
 from ..case import Case
 from ..result import Remedy, Result
 from ..stats import Estimate, paired
-from ..subject import Subject, permuted
+from ..subject import FunctionSubject, Subject, permuted
 from ..table import check
 
 __all__ = ["determinism"]
@@ -45,7 +46,7 @@ def determinism(case: Case) -> Result:
     assert data is not None
     picked = case.sample("val", MOST, stream=18)
     few = picked[: min(len(picked), 32)].tolist()
-    random_input = not np.array_equal(subject.prepared(data, few), subject.prepared(data, few))
+    random_input = _random_input(subject, data, few)
     order = permuted(len(picked), case.seed, 0xD1)
     first, again = (_logits(case, subject, picked, order, 64) for _ in range(2))
     assert first is not None
@@ -83,13 +84,25 @@ def determinism(case: Case) -> Result:
     numbers |= more
     if e.points < 0.02:
         return Result.clear(f"{text}; it costs {100 * e.points:.1f} points", e, evidence=numbers)
+    alike, mixed_ones = more["accuracy_in_batches_of_one_class"], more["accuracy_in_mixed_batches"]
+    alone_rate, rate = more["accuracy_of_mean"], more["accuracy"]
     return Result.found(
-        f"{text}; answered by themselves {100 * more['accuracy_of_mean']:.1f} instead of "
-        f"{100 * more['accuracy']:.1f} % would be right",
+        f"{text}; {100 * alike:.1f} % are right in batches of one class, {100 * mixed_ones:.1f} % in mixed "
+        f"ones; answered by themselves {100 * alone_rate:.1f} instead of {100 * rate:.1f} % would be",
         e,
         evidence=numbers,
         remedy=Remedy(remedy),
     )
+
+
+def _random_input(subject: Subject, data: Data, few: list[int]) -> bool:
+    """Whether the same image is prepared in two ways; then nothing that was prepared may be used again."""
+    if not isinstance(subject, FunctionSubject):
+        return not np.array_equal(subject.prepared(data, few), subject.prepared(data, few))
+    if np.array_equal(subject.prepared_anew(data, few), subject.prepared_anew(data, few)):
+        return False
+    subject.keep_nothing()
+    return True
 
 
 def _cause(numbers: dict[str, Any]) -> tuple[str, str]:

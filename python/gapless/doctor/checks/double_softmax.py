@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from ... import metrics
 from ..case import Case
 from ..outputs import Outputs
-from ..reading import is_simplex
+from ..reading import inner, is_simplex
 from ..result import Remedy, Result
 from ..stats import Z95, Estimate
 from ..table import check
 
-__all__ = ["double_softmax", "inner"]
+__all__ = ["double_softmax"]
 
 Scores = NDArray[np.float64]
 
@@ -83,18 +83,6 @@ def _once(out: Outputs) -> Scores | None:
         return out.scores if is_simplex(out.scores) else None
     q = inner(out.scores)
     return q if q is not None and float(q.max(axis=1).mean()) > 1.5 / out.num_classes else None
-
-
-def inner(p: Scores) -> Scores | None:
-    """The probabilities whose softmax these are; None where they are not."""
-    k = p.shape[1]
-    if p.min() <= 0 or not is_simplex(p):
-        return None
-    z = np.log(p)
-    q = z + (1 - z.sum(axis=1, keepdims=True)) / k
-    # as exact as the digits that were written: an error d in p is d / p in q
-    room = 2e-3 + 1e-6 / p
-    return np.clip(q, 0, 1) if ((q >= -room) & (q <= 1 + room)).all() else None
 
 
 def _confidence_lost(once: Scores, twice: Scores) -> Estimate:

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..case import Case
 from ..norms import gathered, precise_outputs, replay_cost
-from ..replay import replay_of
+from ..replay import Mode, replay_of
 from ..result import Remedy, Result
 from ..stats import paired
 from ..table import check
@@ -22,7 +22,7 @@ _LOW, _HIGH = 0.8, 1.25
     "dropout before BatchNorm shifts its variance",
     measure="validation accuracy recovered by statistics that suit the network without dropout",
     needs=["run", "history", "outputs", "train images and model"],
-    cost=replay_cost(7, 2),
+    cost=replay_cost(Mode(), Mode(False), val=2),
     explains=["B1", "A1", "W1", "P1", "P2", "C4", "M1", "G3", "G4", "G5"],
     reference="Li et al. 2018, arXiv 1801.05134: variance ratio outside [0.8, 1.25]",
 )

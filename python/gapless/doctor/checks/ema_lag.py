@@ -19,7 +19,7 @@ __all__ = ["ema_lag"]
     "the average of the weights (EMA) lags behind",
     measure="validation accuracy of the last step's weights minus that of their average",
     needs=["run", "outputs", "model"],
-    cost=lambda case: case.passes(1, "val"),
+    cost=lambda case: case.passes(len(case.others), "val"),
     explains=[
         *("W1", "W2", "B1", "B2", "B3", "C1", "C4", "P1", "P2", "P3", "L3", "A1", "M1"),
         *("G1", "G3", "G4", "G5"),

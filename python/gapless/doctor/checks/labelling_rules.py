@@ -85,9 +85,9 @@ def _p(ours: np.ndarray, theirs: np.ndarray, a: int, b: int) -> float:
 
     n, m = int(ours[a].sum()), int(ours[b].sum())
     there, back = int(ours[a, b]), int(ours[b, a])
-    share = n / max(n + m, 1)
-    # plain errors lean to one side too: twice as many there as back is nothing
-    lean = 2 * share / (2 * share + (1 - share))
+    share = (n - there) / max(n - there + m, 1)
+    # plain errors lean to one side too: half as many again there as back is nothing
+    lean = 1.5 * share / (1.5 * share + (1 - share))
     reverse = float(binomtest(there, there + back, min(lean, 1 - 1e-9), alternative="greater").pvalue)
     table = [[there, n - there], [int(theirs[a, b]), int(theirs[a].sum()) - int(theirs[a, b])]]
     return max(reverse, float(fisher_exact(table, alternative="greater")[1]))
@@ -97,9 +97,9 @@ def _points(val: Outputs, train: Outputs, a: int, b: int, p: float) -> tuple[flo
     """Share of samples of the other rule: a→b beyond what the reverse and training show."""
     ours, theirs, n = val.confusion, train.confusion, len(val)
     na, nb, nt = (max(int(c), 1) for c in (ours[a].sum(), ours[b].sum(), theirs[a].sum()))
-    usual = na * max(ours[b, a] / nb, theirs[a, b] / nt)
+    usual = float(na * max(ours[b, a] / nb, theirs[a, b] / nt))
     recall = max(_recall(val, b), 0.5)
-    count = max(float(ours[a, b]) - usual, 0.0) / recall
+    count = float(max(float(ours[a, b]) - usual, 0.0) / recall)
     spread = math.sqrt(float(ours[a, b]) + usual * max(na / nb, na / nt, 1.0)) / recall
     points = count / n
     # what the model does not follow of the other rule does not show: the interval reaches up a little more

@@ -6,10 +6,10 @@ import math
 from typing import Any
 
 from ..case import Case
-from ..lr_range import STEPS, range_of
+from ..lr_range import range_of, seconds_of_range
 from ..result import Remedy, Result
 from ..table import check
-from ..trial import plain_recipe, retrained, seconds_of, whole_history
+from ..trial import plain_recipe, retrained, whole_history
 
 __all__ = ["learning_rate"]
 
@@ -24,11 +24,7 @@ RATIO = (1e-5, 1e-2)  # update over weights
     "the learning rate is too large or too small",
     measure="validation accuracy gained by training at the suggested rate or schedule",
     needs=["recipe", "images"],
-    cost=lambda case: (
-        1.3 * seconds_of(case, images=STEPS * int(case.recipe.batch_size or 32))
-        if case.recipe is not None
-        else 0.0
-    ),
+    cost=seconds_of_range,
     explains=["G3", "G5", "W1", "B1", "C4"],
     reference="Smith 2015, arXiv 1506.01186 (range test); Karpathy 2019 (update over weights about 1e-3)",
 )

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..case import Case
-from ..lr_range import range_of
+from ..lr_range import range_of, seconds_of_range
 from ..result import Remedy, Result
 from ..stats import Estimate, paired, share
 from ..table import check
@@ -19,9 +19,9 @@ from ..trial import Trial, plain_recipe, retrained, seconds_of
 __all__ = ["not_learning"]
 
 GOOD = 0.9  # training accuracy from which a network has learned
-BATCH, STEPS = 16, 200  # of the over-fit of one batch
+BATCH, STEPS = 8, 200  # of the over-fit of one batch
 LONGER = 3
-SIDE, MOST = 16, 2000  # the linear model: pixels a side, and images
+SIDE, MOST = 8, 2000  # the linear model: pixels a side, and images
 
 
 @check(
@@ -31,14 +31,14 @@ SIDE, MOST = 16, 2000  # the linear model: pixels a side, and images
     measure="validation accuracy that a linear model of the pixels has more, or that longer training gives "
     "(before training: share of one batch that cannot be learned)",
     needs=["recipe", "images"],
-    cost=lambda case: 0.2 + seconds_of(case, images=BATCH * STEPS // 2),
+    cost=lambda case: 1.0 + seconds_of(case, images=BATCH * STEPS) + seconds_of_range(case),
     threshold=0.05,
     explains=["G5", "C4"],
     reference="Karpathy 2019, A Recipe for Training Neural Networks; Zhang et al. 2017, arXiv 1611.03530",
 )
 def not_learning(case: Case) -> Result:
     """Where training images are mostly right, there is nothing to find. Else: is the loss at the beginning
-    that of guessing, can a copy learn sixteen images by heart, does a linear model of small pictures do
+    that of guessing, can a copy learn eight images by heart, does a linear model of small pictures do
     better on validation than the network, and does a copy that trains three times as long?"""
     if "train outputs" in case.facts and case.outputs("train").accuracy >= GOOD:
         accuracy = case.outputs("train").accuracy
@@ -167,12 +167,12 @@ def _linear_right(case: Case) -> NDArray[np.bool_]:
     y = data.labels[train]
     if len(np.unique(y)) < 2:
         return np.asarray(data.labels[val] == y[0])
-    model = LogisticRegression(C=0.1, max_iter=200).fit(scale.transform(x), y)
+    model = LogisticRegression(C=0.1, max_iter=100).fit(scale.transform(x), y)
     return np.asarray(model.predict(scale.transform(held)) == data.labels[val])
 
 
 def _small(case: Case, indices: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Pictures as the network is fed them, brought to at most 16 pixels a side by means over blocks."""
+    """Pictures as the network is fed them, made about 8 pixels a side by means over blocks."""
     assert case.subject is not None
     assert case.data is not None
     parts = []

@@ -23,7 +23,7 @@ __all__ = ["small_batch_batchnorm"]
     "BatchNorm over small batches",
     measure="accuracy on training images with the batch's own statistics minus with the running ones",
     needs=["run", "history", "outputs", "train images and model"],
-    cost=replay_cost(6, 1),
+    cost=replay_cost(Mode(), Mode(False, "batch", "still"), Mode(False, "running", "still"), val=1),
     explains=["B1", "B3", "A1", "W1", "W2", "P1", "P2", "C4", "M1", "G3", "G4", "G5"],
     reference="Wu and He 2018, arXiv 1803.08494 (10.6 points at 2 images); fewer than 16 are noisy",
 )

@@ -6,6 +6,7 @@ import numpy as np
 
 from ..case import Case
 from ..norms import gathered, precise_outputs, replay_cost
+from ..replay import Mode
 from ..result import Remedy, Result
 from ..statistics import Gathered
 from ..stats import paired, samples_for_paired
@@ -20,7 +21,7 @@ __all__ = ["stale_batchnorm"]
     "BatchNorm's running statistics are stale",
     measure="validation accuracy recovered by statistics computed anew",
     needs=["run", "history", "outputs", "train images and model"],
-    cost=replay_cost(4, 1),
+    cost=replay_cost(Mode(), val=1),
     explains=["W1", "W2", "P1", "P2", "P3", "C1", "C4", "L3", "A1", "M1", "G1", "G3", "G4", "G5"],
     reference="Wu and Johnson 2021, arXiv 2105.07576; fvcore's precise_bn",
 )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from ...metrics import wilson
 from ..case import Case
 from ..outputs import Outputs
@@ -12,12 +10,11 @@ from ..result import Remedy, Result
 from ..stats import Estimate
 from ..subject import NetSubject
 from ..table import check
-from ..verdict import beats_guessing
-from .class_order import best_order
+from ..verdict import FLAT, beats_guessing, names_matter, opinion, renamed_accuracy
 
 __all__ = ["untrained"]
 
-FLAT = 0.85  # entropy of the outputs, of log K, from which a network has no opinion
+BLANK = 0.97  # entropy of the outputs, of log K, that no trained network has that was right in training
 _REMEDY = Remedy(
     "Load the weights by their path and strictly (every name and shape must match), and compare the hash of "
     "what was loaded with the file's; then evaluate again."
@@ -55,14 +52,17 @@ def untrained(case: Case) -> Result:
     if same:
         return Result.clear("the weights are those of the record, by their digest")
     out = case.outputs("val")
-    p = beats_guessing(out)
-    numbers = {**_opinion(out), "accuracy": out.accuracy, "majority": out.majority, "p_guessing": p}
+    numbers = {**opinion(out), "accuracy": out.accuracy, "majority": out.majority}
+    numbers |= {"p_guessing": beats_guessing(out), "p_names": names_matter(out, case.seed)}
     rate = f"{100 * out.accuracy:.1f} % against {100 * out.majority:.1f} % by naming one class always"
-    if p < 0.01:
+    reference, whose = _reference(case)
+    at_chance = numbers["p_guessing"] >= 0.01 or numbers["p_names"] >= 0.05
+    # an image may look like its class to a network that has learned nothing, but to no certainty
+    blank = numbers.get("entropy", 0.0) >= BLANK and reference is not None and reference > out.accuracy + 0.2
+    if not (at_chance or blank):
         return Result.clear(f"better than guessing: {rate}", evidence=numbers)
     if len(out) < 20 or out.majority > 0.95:
         return Result.undecided(f"too few samples outside one class: {rate}", evidence=numbers)
-    reference, whose = _reference(case)
     if reference is not None and reference <= wilson(int(out.right.sum()), len(out))[1] + 0.05:
         return Result.clear(f"no better than guessing ({rate}), but {whose} was not either", evidence=numbers)
     mended = _mended(case, reference, out)
@@ -94,27 +94,9 @@ def _weights_are_the_records(case: Case) -> bool:
     return not known or case.subject.net.digest() in known
 
 
-def _opinion(out: Outputs) -> dict[str, float]:
-    """How far the outputs are from uniform, and how the predictions spread over classes."""
-    k = out.num_classes
-    numbers = {"share_of_commonest_prediction": float(np.bincount(out.predictions).max()) / len(out)}
-    p = out.probabilities
-    if p is not None:
-        safe = np.clip(p, 1e-12, 1)
-        numbers["entropy"] = float(-(safe * np.log(safe)).sum(axis=1).mean() / np.log(k))
-        numbers["confidence"] = float(p.max(axis=1).mean())
-    if out.scores is not None and out.kind == "logits":
-        numbers["spread_of_logits"] = float(out.scores.std(axis=0).mean())
-    return numbers
-
-
 def _mended(case: Case, reference: float | None, out: Outputs) -> str | None:
-    """What brings back most of what is missing, which no untrained network has: another preprocessing, or
-    another order of classes."""
+    """What brings back most of what is missing, which no untrained network has."""
     missing = (out.majority + 0.2 if reference is None else reference) - out.accuracy
-    order = best_order(out, np.ones(len(out), bool))
-    if float((order[out.predictions] == out.labels).mean()) - out.accuracy > missing / 2:
-        return "another order of classes brings accuracy back"
     best = searched(case) if case.subject is not None else None
     if best is not None and best.accuracy - best.base > missing / 2:
         return "another preprocessing brings accuracy back"
@@ -124,10 +106,14 @@ def _mended(case: Case, reference: float | None, out: Outputs) -> str | None:
 def _has_no_opinion(case: Case, numbers: dict[str, float]) -> tuple[bool, str]:
     """Whether that is the signature of an untrained network, and what says so."""
     k = case.outputs("val").num_classes
+    flat = numbers.get("entropy", 0.0) >= FLAT
     if case.subject is not None:
         best = searched(case)
         numbers["accuracy_of_best_preprocessing"] = best.accuracy if best is not None else numbers["accuracy"]
-        return True, "no preprocessing that was tried brings it back"
+        alike = renamed_accuracy(case.outputs("val"))
+        if not flat and alike > 0.5 * (case.logged or 1.0):
+            return False, f"another order of classes makes {100 * alike:.0f} % right"
+        return True, "no preprocessing that was tried makes it better"
     if "entropy" in numbers:
         text = f"entropy of its outputs is {numbers['entropy']:.2f} of the greatest"
         if numbers["entropy"] >= FLAT:

@@ -29,7 +29,7 @@ __all__ = ["which_weights"]
     "other weights of the same run are better, or are those of the record",
     measure="validation accuracy of the better weights minus that of these",
     needs=["run", "outputs", "model"],
-    cost=lambda case: case.passes(3, "val"),
+    cost=lambda case: case.passes(1 + len(case.others), "val"),
     explains=["W1", "M1", "C4", "G5", "P2", "P3"],
     reference="timm #102: EMA or raw, best or last; scored is not always what was logged",
 )

@@ -1,0 +1,176 @@
+"""L1: labels that are wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import classifier, features, noise
+from ..case import Case
+from ..result import Picture, Remedy, Result
+from ..stats import Estimate
+from ..table import check
+
+__all__ = ["label_noise", "probabilities"]
+
+LEAST = 200  # samples below which nothing can be said
+WEAK = 0.35  # of predictions wrong beside the noise, from which plain features cannot tell noise from doubt
+MOST = 12_000
+NOTABLE = 0.03
+
+Doubles = NDArray[np.float64]
+
+
+@check(
+    "L1",
+    "label-noise",
+    "wrong labels",
+    measure="share of training labels (or, where those are in order, of validation labels) that are wrong",
+    needs=["images"],
+    cost=lambda case: features.look_cost(case) + 4.0,
+    threshold=NOTABLE,
+    explains=["G1", "G2", "G3", "L3", "C4", "A1", "G5"],
+    reference="Northcutt et al. 2021: Confident Learning; 2103.14749 (3.3 % on average in ten test sets)",
+)
+def label_noise(case: Case) -> Result:
+    """Predicts each sample's class without having seen its label, and follows where predictions are sure.
+
+    Where the picture leaves no doubt, disagreement is a wrong label: the rate of it towards the surest
+    samples estimates how many are wrong; which ones is confident learning's ranking.
+    """
+    data = case.data
+    assert data is not None
+    split = "train" if "train" in data.splits else next(iter(data.splits))
+    parts: dict[str, tuple[NDArray[np.int64], Doubles, Estimate]] = {}
+    numbers: dict[str, Any] = {}
+    short = 0
+    for name in dict.fromkeys([split, *(["val"] if "val" in data.splits else [])]):
+        indices, p = probabilities(case, name)
+        labels = data.labels[indices]
+        if len(labels) < LEAST or len(np.unique(labels)) < 2:
+            short = max(short, len(labels))
+            continue
+        e = noise.noise_share(p, labels)
+        missed = float(np.mean(p.argmax(axis=1) != labels))
+        numbers[name] = {
+            "share": e.points,
+            "low": e.low,
+            "high": e.high,
+            "p": e.p,
+            "disagreement": missed,
+            "n": len(labels),
+        }
+        if missed - e.points <= WEAK:
+            parts[name] = (indices, p, e)
+    if not parts:
+        if numbers:
+            return Result.undecided(
+                "plain features say too little of these classes to tell wrong labels from doubtful pictures",
+                evidence=numbers,
+            )
+        return Result.undecided(
+            f"could not be decided with {short} samples; about {LEAST} would", samples_needed=LEAST
+        )
+    chosen = split if split in parts else "val"
+    if "val" in parts and split in parts and parts["val"][2].low > parts[split][2].high:
+        chosen = "val"
+    indices, p, e = parts[chosen]
+    e = e._replace(p=min(1.0, e.p * len(parts)))
+    where = {"train": "training", "val": "validation"}.get(chosen, chosen)
+    says = (
+        f"about {100 * e.points:.1f} % of {where}'s labels are wrong "
+        f"({100 * e.low:.1f} to {100 * e.high:.1f})"
+    )
+    if e.points < NOTABLE or e.low <= 0 or e.p >= 0.01:
+        if e.high < 2 * NOTABLE or e.points < NOTABLE:
+            return Result.clear(says, e, evidence=numbers)
+        n = len(indices)
+        return Result.undecided(says, e, samples_needed=4 * n, evidence=numbers)
+    pictures: list[Picture] = []
+    for name, (at, q, _) in parts.items():
+        listed, shown = _listed(case, at, q)
+        numbers[name] |= listed
+        pictures += shown if name == chosen else []
+    return Result.found(
+        says,
+        e,
+        evidence=numbers,
+        pictures=pictures,
+        remedy=Remedy(
+            "Look through evidence.suspects, the likeliest first, and relabel or drop what is wrong; until "
+            "then label smoothing and earlier stopping keep the network from learning them by heart.",
+            {"loss.label_smoothing": 0.1} if case.recipe is not None else {},
+        ),
+    )
+
+
+def probabilities(case: Case, split: str) -> tuple[NDArray[np.int64], Doubles]:
+    """Manifest indices and class probabilities by a classifier that did not see these samples' labels.
+
+    Validation by the network where that does better than plain features: it is held out for both.
+    """
+
+    def make() -> tuple[NDArray[np.int64], Doubles]:
+        data = case.data
+        assert data is not None
+        if split == "val" and "train" in data.splits:
+            return _of_validation(case)
+        looked = features.look(case, split)
+        x, _ = features.whitened(looked.matrix, looked.matrix[:1])
+        rows = np.arange(len(x))
+        if len(rows) > MOST:
+            rows = np.sort(np.random.default_rng([case.seed, 1]).permutation(len(rows))[:MOST])
+        indices = looked.indices[rows]
+        if len(rows) < 20:
+            return indices, np.full((len(rows), data.num_classes), 1 / data.num_classes)
+        p = classifier.out_of_fold(
+            x[rows], data.labels[indices], data.num_classes, case.seed, ask=case.budget.ask
+        )
+        return indices, p
+
+    pair: tuple[NDArray[np.int64], Doubles] = case.keep(("probabilities", split), make)
+    return pair
+
+
+def _of_validation(case: Case) -> tuple[NDArray[np.int64], Doubles]:
+    data = case.data
+    assert data is not None
+    train, val = features.looked_both(case)
+    x, other = features.standard(case)
+    rows = np.arange(len(x))
+    if len(rows) > MOST:
+        rows = np.sort(np.random.default_rng([case.seed, 1]).permutation(len(rows))[:MOST])
+    labels = data.labels[val.indices]
+    if len(rows) < 20 or not len(labels):
+        return val.indices, np.full((len(labels), data.num_classes), 1 / data.num_classes)
+    p = classifier.predicted(x[rows], data.labels[train.indices[rows]], other, data.num_classes, case.seed)
+    if "outputs" in case.facts:
+        out = case.outputs("val")
+        q = out.probabilities
+        own = np.mean(out.right)
+        if q is not None and len(out) >= len(labels) and own > np.mean(p.argmax(axis=1) == labels):
+            at = {ident: i for i, ident in enumerate(out.ids)}
+            return val.indices, q[[at[data.ids[i]] for i in val.indices]]
+    return val.indices, p
+
+
+def _listed(case: Case, indices: NDArray[np.int64], p: Doubles) -> tuple[dict[str, Any], list[Picture]]:
+    """The suspects as plain data, and pictures of the first."""
+    data = case.data
+    assert data is not None
+    found = noise.suspects(p, data.labels[indices])
+    at = indices[found.rows]
+    rows = [
+        {"id": data.ids[i], "given": data.classes[int(data.labels[i])], "looks like": data.classes[int(b)]}
+        for i, b in zip(at[:50], found.better[:50], strict=True)
+    ]
+    shown = [
+        Picture(
+            features.thumbnail(data, int(i)),
+            f"{data.ids[i]}: given {data.classes[int(data.labels[i])]}, looks like {data.classes[int(b)]}",
+        )
+        for i, b in zip(at[:24], found.better[:24], strict=True)
+    ]
+    return {"suspects": rows, "suspects_count": len(found.rows), "confident_joint": found.joint}, shown

@@ -1,0 +1,234 @@
+"""Near duplicates across splits: small grey copies propose pairs, the pixels decide.
+
+A pair is a duplicate when one picture explains the other nearly wholly (correlation of aligned pixels), *and*
+is much nearer to it than other pictures of the same set are: in clean sets of small simple pictures (digits)
+correlations of 0.99 between different pictures happen, and that they are no nearer than the fifth neighbour
+tells them from copies. A copy may be mirrored, resized by any of three kernels, or compressed again.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .features import TILE, Looked, grey, look, resampled
+
+if TYPE_CHECKING:
+    from ..data import Data
+    from .case import Case
+
+__all__ = ["Pair", "across", "correlation", "duplicated"]
+
+Floats = NDArray[np.float32]
+
+NEIGHBOURS = 8  # proposed for each picture, either way round
+CONTEXT = 4  # the neighbour (from 0) whose distance tells how near different pictures come
+GROUP = 16  # columns searched together for the largest
+ROWS = 512
+PROPOSED = 0.85  # correlation of tiles below which nothing is proposed, where sizes differ
+PROPOSED_SAME = 0.95
+DOUBTED = 0.93  # correlation from which a pair of one size is tried as a picture and its JPEG
+QUALITIES = (50, 55, 60, 65, 70, 75, 80, 85, 90)
+# (correlation at least, distance at most this share of the neighbourhood's): any of them
+RULES = ((0.97, 0.16), (0.99, 0.25), (0.996, 0.40), (0.9995, np.inf))
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A picture of `val` and the one of `train` that it is a copy of.
+
+    Attributes
+    ----------
+    train, val : int
+        Manifest indices.
+    correlation : float
+    mirrored : bool
+    """
+
+    train: int
+    val: int
+    correlation: float
+    mirrored: bool
+
+
+def across(case: Case) -> list[Pair]:
+    """Near duplicates of training samples among validation samples, the best for each; made once.
+
+    Pairs of equal pixels are not among them: those are exact duplicates.
+    """
+
+    def make() -> list[Pair]:
+        assert case.data is not None
+        train, val = look(case, "train"), look(case, "val")
+        return duplicated(case.data, train, val, case.budget.ask)
+
+    pairs: list[Pair] = case.keep("near duplicates", make)
+    return pairs
+
+
+def duplicated(data: Data, train: Looked, val: Looked, ask: Callable[[], None] = lambda: None) -> list[Pair]:
+    """The decision for each validation sample; see the module's head."""
+    if len(train.indices) < CONTEXT + 2 or not len(val.indices):
+        return []
+    best: dict[int, Pair] = {}
+    spread = _typical(train.tiles, val.tiles)
+    for mirrored in (False, True):
+        for at in range(0, len(val.indices), ROWS):
+            ask()
+            tiles = val.tiles[at : at + ROWS]
+            if mirrored:
+                tiles = tiles.reshape(-1, TILE, TILE)[:, :, ::-1].reshape(len(tiles), -1)
+            columns, values = _nearest(tiles, train.tiles)
+            far = np.maximum(1 - values[:, CONTEXT], 0.25 * spread)
+            for pair, rows in _verified(data, train, val, at, columns, values, far, mirrored):
+                have = best.get(rows)
+                if have is None or pair.correlation > have.correlation:
+                    best[rows] = pair
+    equal = data.digests
+    return [p for _, p in sorted(best.items()) if equal[p.train] != equal[p.val]]
+
+
+def _typical(train: Floats, val: Floats) -> float:
+    """Median distance of a picture's fifth neighbour: the set's own measure of near."""
+    some = val[:: max(1, len(val) // 256)]
+    _, values = _nearest(some, train)
+    return float(np.median(1 - values[:, CONTEXT]))
+
+
+def _nearest(rows: Floats, others: Floats) -> tuple[NDArray[np.int64], Floats]:
+    """(n, 8) nearest of `others` by correlation, the nearest first, and their correlations."""
+    like = rows @ others.T
+    n, m = like.shape
+    whole = m // GROUP * GROUP
+    k = min(NEIGHBOURS, m)
+    if whole >= GROUP * NEIGHBOURS * 4:
+        top = like[:, :whole].reshape(n, -1, GROUP).max(axis=2)
+        groups = np.argpartition(top, -k, axis=1)[:, -k:]
+        columns = (groups[:, :, None] * GROUP + np.arange(GROUP)).reshape(n, -1)
+        columns = np.concatenate([columns, np.broadcast_to(np.arange(whole, m), (n, m - whole))], axis=1)
+        values = np.take_along_axis(like, columns, axis=1)
+    else:
+        columns, values = np.broadcast_to(np.arange(m), (n, m)), like
+    order = np.argsort(-values, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(columns, order, axis=1), np.take_along_axis(values, order, axis=1)
+
+
+def _verified(
+    data: Data,
+    train: Looked,
+    val: Looked,
+    at: int,
+    columns: NDArray[np.int64],
+    values: Floats,
+    far: Floats,
+    mirrored: bool,
+) -> Iterable[tuple[Pair, int]]:
+    """The proposed pairs that the pixels confirm, with the row of the validation sample."""
+    sizes = data.sizes
+    a, b = train.indices[columns], val.indices[at : at + len(columns)]
+    same = (sizes[a] == sizes[b][:, None]).all(axis=2)
+    proposed = values >= np.where(same, PROPOSED_SAME, PROPOSED)
+    proposed &= values > 0
+    # copies of one size keep their place among the neighbours; resampled ones may not
+    proposed[:, 3:] &= ~same[:, 3:]
+    groups: dict[tuple[int, ...], list[tuple[int, int]]] = {}
+    for r, c in zip(*np.nonzero(proposed), strict=True):
+        key = (*sizes[a[r, c]].tolist(), *sizes[b[r]].tolist())
+        groups.setdefault(key, []).append((int(r), int(c)))
+    for pairs in groups.values():
+        for k in range(0, len(pairs), ROWS):
+            part = pairs[k : k + ROWS]
+            one = np.stack([data.load(int(a[r, c])) for r, c in part])
+            two = np.stack([data.load(int(b[r])) for r, _ in part])
+            if mirrored:
+                two = two[:, :, ::-1]
+            found = correlation(one, two)
+            for j, (r, c) in enumerate(part):
+                doubt = RULES[0][1] * far[r] < 1 - found[j] <= min(0.5 * far[r], 1 - DOUBTED)
+                if doubt and c == 0 and one.shape == two.shape:
+                    found[j] = max(found[j], recompressed(one[j], two[j]))
+            for (r, c), value in zip(part, found, strict=True):
+                if any(value >= least and 1 - value <= most * far[r] for least, most in RULES):
+                    yield Pair(int(a[r, c]), int(b[r]), float(value), mirrored), at + r
+
+
+def correlation(one: NDArray[np.uint8], two: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """(n,) correlation of aligned pixels; pictures of two sizes by the kernel that fits best.
+
+    The larger is resampled to the smaller's size and the smaller to the larger's: what was copied is one of
+    them. Luma only, because compression halves the resolution of colour; colours must agree coarsely.
+    """
+    a, b = grey(one), grey(two)
+    best = np.full(len(a), -1.0)
+    for x, y in _aligned(a, b):
+        best = np.maximum(best, _correlated(x, y))
+    if one.shape[3] == 3:
+        tone = [resampled(v, 4).reshape(len(v), -1, 3) for v in (one, two)]
+        tint = [t - t.mean(axis=2, keepdims=True) for t in tone]
+        off = np.abs(tint[0] - tint[1]).mean(axis=(1, 2)) > 12.0
+        best[off] = np.minimum(best[off], 0.9)
+    return best
+
+
+def recompressed(one: NDArray[np.uint8], two: NDArray[np.uint8]) -> float:
+    """Correlation with the other one's best JPEG: low quality changes small pictures more than it seems."""
+    from PIL import Image
+
+    pictures = [
+        Image.fromarray(v[..., 0] if v.shape[2] == 1 else np.ascontiguousarray(v)) for v in (one, two)
+    ]
+    best = 0.0
+    for picture, other in ((pictures[0], two), (pictures[1], one)):
+        made = []
+        for quality in QUALITIES:
+            file = io.BytesIO()
+            picture.save(file, "JPEG", quality=quality)
+            image = np.asarray(Image.open(file))
+            made.append(image if image.ndim == 3 else image[..., None])
+        stack = np.stack(made)
+        best = max(best, float(correlation(stack, np.broadcast_to(other, stack.shape)).max()))
+    return best
+
+
+def _aligned(a: Floats, b: Floats) -> Iterable[tuple[Floats, Floats]]:
+    if a.shape == b.shape:
+        yield a, b
+        return
+    for src, dst in ((a, b), (b, a)):
+        h, w = dst.shape[1:]
+        yield resampled(src, h, w), dst
+        for kernel in (_cubic, _copying):
+            down = np.matmul(np.matmul(kernel(src.shape[1], h), src), kernel(src.shape[2], w).T)
+            yield down, dst
+
+
+def _cubic(size: int, out: int) -> Floats:
+    """(out, size): Keys' cubic with a = -0.5, as wide as what an output pixel covers."""
+    scale = size / out
+    support = max(scale, 1.0)
+    at = (np.arange(out) + 0.5) * scale - 0.5
+    x = np.abs(np.arange(size)[None, :] - at[:, None]) / support
+    near = (1.5 * x - 2.5) * x * x + 1
+    off = ((-0.5 * x + 2.5) * x - 4) * x + 2
+    w = np.where(x < 1, near, np.where(x < 2, off, 0.0))
+    return np.asarray(w / w.sum(axis=1, keepdims=True), np.float32)
+
+
+def _copying(size: int, out: int) -> Floats:
+    """(out, size): the nearest pixel."""
+    w = np.zeros((out, size), np.float32)
+    w[np.arange(out), np.minimum(((np.arange(out) + 0.5) * size / out).astype(int), size - 1)] = 1
+    return w
+
+
+def _correlated(a: Floats, b: Floats) -> NDArray[np.float64]:
+    x, y = a.reshape(len(a), -1).astype(np.float64), b.reshape(len(b), -1).astype(np.float64)
+    x -= x.mean(axis=1, keepdims=True)
+    y -= y.mean(axis=1, keepdims=True)
+    norm = np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1)
+    return np.asarray(np.where(norm > 1e-9, (x * y).sum(axis=1) / np.maximum(norm, 1e-9), 0.0))
