@@ -81,8 +81,8 @@ class Setup:
         Of the net.
     recipe : dict
         Keys of the recipe beside data and model.
-    form : {"run", "model", "outputs"}
-        A run of gapless, a model trained elsewhere, or its outputs.
+    form : {"run", "model", "outputs", "data"}
+        A run of gapless, a model trained elsewhere, its outputs, or the data before training.
     feed : Feed
     weights : {"trained", "fresh", "raw", "last", "recalibrated"}
         Which weights are evaluated; the last one has BatchNorm's statistics taken anew.
@@ -104,7 +104,7 @@ class Setup:
     net: str = "small"
     options: Mapping[str, Any] = field(default_factory=dict)
     recipe: Mapping[str, Any] = field(default_factory=dict)
-    form: Literal["run", "model", "outputs"] = "run"
+    form: Literal["run", "model", "outputs", "data"] = "run"
     feed: Feed = field(default_factory=Feed)
     weights: str = "trained"
     mode: str = "evaluation"
@@ -268,11 +268,15 @@ class Bed:
         """Share that is right."""
         return float(self.right(setup, part).mean())
 
-    # -- arguments of diagnose --------------------------------------------------------------------
+    # -- diagnosing -------------------------------------------------------------------------------
 
-    def arguments(self, setup: Setup) -> dict[str, Any]:
-        """What `gapless.diagnose` is given."""
-        return {"run": self._run, "model": self._model, "outputs": self._outputs}[setup.form](setup)
+    def examiner(self, setup: Setup, budget: float) -> Callable[[], Any]:
+        """What examines the setup when it is called; training and scoring are done before."""
+        if setup.form == "data":
+            listed = self.listed(setup)
+            return lambda: gl.check(listed, budget=budget, verbose=0)
+        given = {"run": self._run, "model": self._model, "outputs": self._outputs}[setup.form](setup)
+        return lambda: gl.diagnose(**given, budget=budget, verbose=0)
 
     def _run(self, setup: Setup) -> dict[str, Any]:
         given: dict[str, Any] = {"run_or_checkpoint": self.run(setup).out, **setup.more}

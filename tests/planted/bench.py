@@ -142,16 +142,14 @@ def _with(bed: Bed, setup: Setup, faults: Sequence[Fault]) -> Setup:
 
 def measure(folder: Path, case: Case) -> Row:
     """Plant, diagnose, compare with the truth."""
-    import gapless as gl
-
     began = time.process_time()
     bed = Bed(folder, case.set, case.seed)
     try:
         setup, truths = planted(bed, case)
-        arguments = bed.arguments(setup)
+        examine = bed.examiner(setup, BUDGET)
         trained = time.process_time()
         with quiet():
-            diagnosis = gl.diagnose(**arguments, budget=BUDGET, verbose=0)
+            diagnosis = examine()
         return _row(case, truths, diagnosis, trained - began, time.process_time() - trained)
     except Exception as error:
         if os.environ.get("GAPLESS_TRACEBACK") == "1":

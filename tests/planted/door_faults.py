@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .bed import Bed, Feed, Setup
-from .faults import fault
+from .fault import fault
 from .sets import Part
 from .truth import lost, over_confidence
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from .bed import Bed, Setup
 from .data_faults import flipped
-from .faults import fault
+from .fault import fault
 from .truth import (
     batch_statistics,
     best_weights,

@@ -9,19 +9,15 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .bed import Bed, Setup
-from .sets import Part
 
 __all__ = [
     "Truth",
     "changed_labels",
     "generalisation",
-    "kept",
     "lost",
     "lost_to_samples",
-    "without_samples",
 ]
 
 Truth = Callable[[Bed, Setup, Setup], float]
@@ -54,19 +50,6 @@ def changed_labels(split: str) -> Truth:
         return float(np.mean([of[n] != k for n, k in zip(after.names, after.labels.tolist(), strict=True)]))
 
     return share
-
-
-def kept(part: Part, names: set[str]) -> NDArray[np.bool_]:
-    """Which samples have one of these names."""
-    return np.array([n in names for n in part.names])
-
-
-def without_samples(bed: Bed, without: Setup, planted: Setup) -> float:
-    """Accuracy on the validation samples that stand there without the fault, minus on all: of the planted
-    model."""
-    val = planted.images.val
-    right = bed.right(planted)
-    return float(right[kept(val, set(without.images.val.names))].mean() - right.mean())
 
 
 def over_confidence(bed: Bed, without: Setup, planted: Setup) -> float:

@@ -30,7 +30,7 @@ POWERS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 9.0)
 FLOOR = 0.01  # of disagreement, from which noise is tested: classifiers err a little where they are sure
 BINS = 20
 SURE = 0.8  # the share of samples, the surest, that the curve is fitted on
-STEEP = 3.0  # log likelihood that a curve which is steepest at its sure end must gain to be believed
+STEEP = 8.0  # log likelihood that a curve which is steepest at its sure end must gain to be believed
 DROP = 1.9207  # of log likelihood: half the 95 % quantile of chi-squared with one degree of freedom
 
 

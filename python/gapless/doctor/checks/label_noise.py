@@ -31,7 +31,7 @@ Doubles = NDArray[np.float64]
     needs=["images"],
     cost=lambda case: features.look_cost(case) + 4.0,
     threshold=NOTABLE,
-    explains=["G1", "G2", "G3", "L3", "C4", "A1", "G5"],
+    explains=["G1", "G2", "G3", "C4", "A1", "G5"],
     reference="Northcutt et al. 2021: Confident Learning; 2103.14749 (3.3 % on average in ten test sets)",
 )
 def label_noise(case: Case) -> Result:

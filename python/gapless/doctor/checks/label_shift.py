@@ -24,7 +24,7 @@ LIMIT = 0.15  # Cramér's V, as in Deepchecks
     measure="validation accuracy with classes weighted as in training minus as they are; without a model the "
     "share of validation samples that would have to be of another class",
     needs=["splits"],
-    explains=["S3", "C4", "L3"],
+    explains=["S3", "C4", "L3", "G1", "G5"],
     reference="Lipton et al. 2018 (BBSE); Deepchecks limits Cramér's V to 0.15",
 )
 def label_shift(case: Case) -> Result:

@@ -14,6 +14,8 @@ from ..table import check
 
 __all__ = ["labelling_rules"]
 
+USUAL = 0.10  # of a class's samples may go to one other class by plain errors
+
 
 @check(
     "L3",
@@ -22,7 +24,7 @@ __all__ = ["labelling_rules"]
     measure="share of validation samples that one side calls by another class",
     needs=["outputs", "train outputs"],
     cost=0.1,
-    explains=["L1", "C4"],
+    explains=["L1", "S2", "G1", "G5", "C4"],
     reference="doctor.md: asymmetric confusion, recall that drops for one class",
 )
 def labelling_rules(case: Case) -> Result:
@@ -30,8 +32,8 @@ def labelling_rules(case: Case) -> Result:
 
     A model that follows training's rule says b for what validation calls a, and is as sure of it as of any
     other b; it does not say a for b. Errors of an ordinary model go both ways or are less sure. Every pair is
-    tested against the reverse direction and against the same pair in training (the larger p counts), and
-    pays for the number of pairs.
+    tested against the errors that the model makes elsewhere and against the same pair in training (the larger
+    p counts), and pays for the number of pairs.
     """
     val, train = case.outputs("val"), case.outputs("train")
     k = val.num_classes
@@ -80,17 +82,24 @@ def labelling_rules(case: Case) -> Result:
 
 
 def _p(ours: np.ndarray, theirs: np.ndarray, a: int, b: int) -> float:
-    """The larger of two one-sided p-values: a→b against b→a, and against a→b in training."""
+    """The larger of two one-sided p-values: a→b against what errors of this model usually are, and against
+    a→b in training; 1 where b→a is half as frequent or more.
+
+    The reverse is only held against it by its rate: where the other rule left few samples called b, those say
+    little for themselves.
+    """
     from scipy.stats import binomtest, fisher_exact
 
     n, m = int(ours[a].sum()), int(ours[b].sum())
     there, back = int(ours[a, b]), int(ours[b, a])
-    share = (n - there) / max(n - there + m, 1)
-    # plain errors lean to one side too: half as many again there as back is nothing
-    lean = 1.5 * share / (1.5 * share + (1 - share))
-    reverse = float(binomtest(there, there + back, min(lean, 1 - 1e-9), alternative="greater").pvalue)
+    if back / max(m, 1) >= 0.5 * there / n:
+        return 1.0
+    others = [c for c in range(len(ours)) if c not in (a, b)]
+    errors = ours[others].sum() - ours[others, others].sum()
+    usual = max(USUAL, float(errors / max(ours[others].sum(), 1)))
+    beyond = float(binomtest(there, n, min(usual, 1 - 1e-9), alternative="greater").pvalue)
     table = [[there, n - there], [int(theirs[a, b]), int(theirs[a].sum()) - int(theirs[a, b])]]
-    return max(reverse, float(fisher_exact(table, alternative="greater")[1]))
+    return max(beyond, float(fisher_exact(table, alternative="greater")[1]))
 
 
 def _points(val: Outputs, train: Outputs, a: int, b: int, p: float) -> tuple[float, Estimate]:
