@@ -43,7 +43,7 @@ def main(words: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="planted-") as temporary:
         folder = given.keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        rows = bench.run(which, folder, given.jobs, tell=lambda r: print(table.line(r), flush=True))
+        rows = bench.run(which, folder, given.jobs, tell=table.tell)
     print(f"\n{table.text(rows)}\nelapsed: {time.monotonic() - began:.0f} s with {given.jobs} processes")
     if given.json is not None:
         totals = table.Totals.of(rows)

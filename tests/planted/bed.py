@@ -279,7 +279,9 @@ class Bed:
         return lambda: gl.diagnose(**given, budget=budget, verbose=0)
 
     def _run(self, setup: Setup) -> dict[str, Any]:
-        given: dict[str, Any] = {"run_or_checkpoint": self.run(setup).out, **setup.more}
+        run = self.run(setup)
+        deployed = run.last if setup.weights == "last" else run.out
+        given: dict[str, Any] = {"run_or_checkpoint": deployed, **setup.more}
         return given if setup.logged is None else {**given, "logged": setup.logged}
 
     def _model(self, setup: Setup) -> dict[str, Any]:

@@ -206,7 +206,8 @@ def _row(case: Case, truths: list[tuple[Fault, float]], d: Any, prepared: float,
 def run(
     which: Iterable[Case], folder: Path, jobs: int, tell: Callable[[Row], None] | None = None
 ) -> list[Row]:
-    """Every case, in so many processes of one thread each; rows in the order of the cases."""
+    """Every case, in so many processes of one thread each; rows in the order of the cases. `tell` is called
+    where the case runs, so it must be a function of a module."""
     which = list(which)
     rows: dict[int, Row] = {}
     if jobs <= 1:
@@ -220,22 +221,19 @@ def run(
         groups.setdefault((case.set, case.seed), []).append(i)
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_alone) as pool:
         # cases of one set and seed go to one process after the other: the first trains what the next ones use
-        waiting = {pool.submit(_group, folder, [which[i] for i in at]): at for at in _pieces(groups, jobs)}
+        waiting = {pool.submit(_group, folder, [which[i] for i in at], tell): at for at in groups.values()}
         for done in as_completed(waiting):
-            for i, row in zip(waiting[done], done.result(), strict=True):
-                rows[i] = row
-                if tell is not None:
-                    tell(row)
+            rows |= zip(waiting[done], done.result(), strict=True)
     return [rows[i] for i in range(len(which))]
 
 
-def _pieces(groups: dict[tuple[str, int], list[int]], jobs: int) -> list[list[int]]:
-    """Whole groups while there are many, the last ones cut so that no process waits."""
-    return list(groups.values())
-
-
-def _group(folder: Path, which: list[Case]) -> list[Row]:
-    return [_one(folder, case) for case in which]
+def _group(folder: Path, which: list[Case], tell: Callable[[Row], None] | None) -> list[Row]:
+    rows = []
+    for case in which:
+        rows.append(_one(folder, case))
+        if tell is not None:
+            tell(rows[-1])
+    return rows
 
 
 def _one(folder: Path, case: Case) -> Row:

@@ -147,7 +147,7 @@ def _again(image: Pixels, i: int) -> Pixels:
     else:
         side = picture.width
         larger = picture.resize((2 * side, 2 * side), Image.Resampling.BICUBIC)
-        picture = larger.resize((side, side), Image.Resampling.BICUBIC)
+        picture = larger.resize((side, side), Image.Resampling.BOX)
     out = np.asarray(picture)
     return out[..., None] if grey else out
 

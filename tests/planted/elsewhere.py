@@ -13,6 +13,7 @@ __all__ = ["evaluation_mode", "in_batches", "trained_mode", "with_statistics_of"
 
 Floats = NDArray[np.float32]
 _EPS = 1e-5
+_BLOCKS = ((1, 1), (2, 2), (3, 2))  # number and stride
 
 
 def evaluation_mode(weights: Mapping[str, NDArray[Any]]) -> Callable[[Floats], Floats]:
@@ -40,7 +41,7 @@ def in_batches(weights: Mapping[str, NDArray[Any]], size: int) -> Callable[[Floa
 def with_statistics_of(weights: Mapping[str, NDArray[Any]], x: Floats) -> dict[str, NDArray[Any]]:
     """The same weights with BatchNorm's statistics taken anew over these inputs, in evaluation mode."""
     w = dict(weights)
-    for k, stride in ((1, 1), (2, 2), (3, 2)):
+    for k, stride in _BLOCKS:
         x = _convolved(x, w[f"conv{k}.weight"], stride)
         w[f"bn{k}.running_mean"] = x.mean(axis=(0, 2, 3))
         w[f"bn{k}.running_var"] = x.var(axis=(0, 2, 3))
@@ -51,7 +52,7 @@ def with_statistics_of(weights: Mapping[str, NDArray[Any]], x: Floats) -> dict[s
 def _forward(
     w: Mapping[str, NDArray[Any]], x: Floats, rng: np.random.Generator | None, batch: bool = False
 ) -> Floats:
-    for k, stride in ((1, 1), (2, 2), (3, 2)):
+    for k, stride in _BLOCKS:
         x = _convolved(x, w[f"conv{k}.weight"], stride)
         x = np.maximum(_normed(x, w, f"bn{k}", batch or rng is not None), 0)
     pooled = x.mean(axis=(2, 3))

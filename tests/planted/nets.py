@@ -20,26 +20,14 @@ class Small(nn.Module):
         Maps of the first convolution; each further one has twice as many.
     momentum : float
         Of BatchNorm's statistics.
-    dropout : float
-        Between ReLU and BatchNorm in the last two blocks; 0: none, and BatchNorm before ReLU.
     """
 
-    def __init__(
-        self,
-        num_classes: int,
-        channels: int,
-        width: int = 16,
-        momentum: float = 0.1,
-        dropout: float = 0.0,
-    ) -> None:
+    def __init__(self, num_classes: int, channels: int, width: int = 16, momentum: float = 0.1) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(channels, width, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width, momentum=momentum)
         self.conv2 = nn.Conv2d(width, 2 * width, 3, stride=2, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(2 * width, momentum=momentum)
-        self.dropout = dropout
-        self.drop1 = nn.Dropout(dropout) if dropout else nn.Identity()
-        self.drop2 = nn.Dropout(dropout) if dropout else nn.Identity()
         self.conv3 = nn.Conv2d(2 * width, 4 * width, 3, stride=2, padding=1, bias=False)
         self.bn3 = nn.BatchNorm2d(4 * width, momentum=momentum)
         self.relu, self.pool, self.flat = nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
@@ -47,13 +35,9 @@ class Small(nn.Module):
 
     def forward(self, x: Any) -> Any:
         x = self.relu(self.bn1(self.conv1(x)))
-        x = self._block(x, self.conv2, self.drop1, self.bn2)
-        x = self._block(x, self.conv3, self.drop2, self.bn3)
+        x = self.relu(self.bn2(self.conv2(x)))
+        x = self.relu(self.bn3(self.conv3(x)))
         return self.fc(self.flat(self.pool(x)))
-
-    def _block(self, x: Any, conv: Any, drop: Any, norm: Any) -> Any:
-        """Without dropout conv, norm, ReLU; with dropout the order that Li et al. 2018 warn of."""
-        return norm(drop(self.relu(conv(x)))) if self.dropout else self.relu(norm(conv(x)))
 
 
 class Plain(nn.Module):

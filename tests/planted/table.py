@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["BOUNDS", "Row", "Seen", "Told", "Totals", "line", "text"]
+__all__ = ["BOUNDS", "Row", "Seen", "Told", "Totals", "line", "tell", "text"]
 
 
 @dataclass(frozen=True)
@@ -242,6 +242,11 @@ def line(row: Row) -> str:
     if row.broken:
         lines.append(f"    checks that failed: {', '.join(row.broken)}")
     return "\n".join(lines)
+
+
+def tell(row: Row) -> None:
+    """Print the row as soon as it is there."""
+    print(line(row), flush=True)
 
 
 def _points(seen: Seen) -> str:

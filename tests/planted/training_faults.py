@@ -28,6 +28,20 @@ def _without_noise(bed: Bed, without: Setup, planted: Setup) -> float:
     return bed.accuracy(planted.with_parts(train=train.take(known))) - bed.accuracy(planted)
 
 
+def _best_checkpoint(setup: Setup) -> Setup:
+    return replace(setup, weights="trained")
+
+
+@fault("last-instead-of-best", "W2", "recipe", lost, undo=_best_checkpoint)
+def last_instead_of_best(bed: Bed, setup: Setup) -> Setup:
+    """A warm restart in the last epoch spoils the weights, and the last checkpoint is deployed."""
+    epochs, lr = setup.recipe["epochs"], setup.recipe["optimizer"]["lr"]
+    steps = -(-len(setup.images.train) // setup.recipe["batch_size"])
+    falling = 0.5 * lr * (1 + np.cos(np.pi * np.arange((epochs - 1) * steps) / ((epochs - 1) * steps)))
+    values = [*falling.tolist(), *[8 * lr] * steps]
+    return replace(setup.with_recipe(schedule={"name": "Lambda", "values": values}), weights="last")
+
+
 @fault("ema-lag", "W3", "recipe", best_weights)
 def ema_lag(bed: Bed, setup: Setup) -> Setup:
     """An average of the weights that is slower than the run is long."""
@@ -54,12 +68,6 @@ def batch_of_two(bed: Bed, setup: Setup) -> Setup:
     epochs = max(2, setup.recipe["epochs"] // 3)
     slower = {**setup.recipe["optimizer"], "lr": lr}
     return setup.with_recipe(batch_size=2, epochs=epochs, optimizer=slower)
-
-
-@fault("dropout-before-batchnorm", "B3", "recipe", right_statistics)
-def dropout_before_batchnorm(bed: Bed, setup: Setup) -> Setup:
-    """Dropout before two BatchNorms: the variance that they learned is not the one of evaluation."""
-    return replace(setup, options={**setup.options, "dropout": 0.5})
 
 
 def _softer(setup: Setup) -> Setup:

@@ -30,7 +30,10 @@ __all__ = ["which_weights"]
     measure="validation accuracy of the better weights minus that of these",
     needs=["run", "outputs", "model"],
     cost=lambda case: case.passes(1 + len(case.others), "val"),
-    explains=["W1", "M1", "C4", "G5", "P2", "P3"],
+    explains=[
+        *("W1", "M1", "C4", "P1", "P2", "P3", "C1", "L3", "B1", "B2", "B3", "A1"),
+        *("G1", "G2", "G3", "G4", "G5"),
+    ],
     reference="timm #102: EMA or raw, best or last; scored is not always what was logged",
 )
 def which_weights(case: Case) -> Result:
