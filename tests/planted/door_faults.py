@@ -179,7 +179,7 @@ def softmax_in_model(bed: Bed, setup: Setup) -> Setup:
 @fault("over-sure", "C4", "outputs", over_confidence)
 def over_sure(bed: Bed, setup: Setup) -> Setup:
     """A poor model (one epoch) whose logits are multiplied: a temperature left from elsewhere."""
-    weak = setup.with_recipe(epochs=1)
+    weak = setup.with_recipe(epochs=1, optimizer={**setup.recipe["optimizer"], "lr": 0.02})
     return replace(weak, form="outputs", said=lambda z: 40.0 * z)
 
 

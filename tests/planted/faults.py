@@ -37,6 +37,7 @@ NOT_PLANTED = {
     "P2": "inputs differ because they are prepared otherwise (P1) or look otherwise (S3): those are planted",
     "B3": "nets this small cope with the shifted variance: it costs -2 to +1 points on these sets",
     "M1": "what choosing adds on a few dozen samples is smaller than what so few samples resolve",
+    "G2": "its cause is wrong labels, which L1 names; that they were learned by heart is the consequence",
     "G5": "too few images are G1's cause (few-images); the learning curve is the consequence",
 }
 

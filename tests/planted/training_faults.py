@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 
 from .bed import Bed, Setup
-from .data_faults import flipped
 from .fault import fault
 from .truth import (
     batch_statistics,
@@ -17,15 +16,6 @@ from .truth import (
     lost,
     right_statistics,
 )
-
-
-def _without_noise(bed: Bed, without: Setup, planted: Setup) -> float:
-    """What training without the wrongly labelled samples gives."""
-    right = bed.images.train
-    of = dict(zip(right.names, right.labels.tolist(), strict=True))
-    train = planted.images.train
-    known = np.array([of[n] == k for n, k in zip(train.names, train.labels.tolist(), strict=True)])
-    return bed.accuracy(planted.with_parts(train=train.take(known))) - bed.accuracy(planted)
 
 
 def _best_checkpoint(setup: Setup) -> Setup:
@@ -90,16 +80,6 @@ def few_images(bed: Bed, setup: Setup) -> Setup:
     few = setup.with_parts(train=train.take(np.sort(rows)))
     optimizer = {"name": "SGD", "lr": 0.02, "momentum": 0.9}
     return replace(few.with_recipe(epochs=60, batch_size=16, optimizer=optimizer), net="lenet")
-
-
-@fault("noise-memorised", "G2", "recipe", _without_noise, slow=True)
-def noise_memorised(bed: Bed, setup: Setup) -> Setup:
-    """Wrong labels in training, and a net with so many steps that it knows them by heart."""
-    train = setup.images.train.take(np.arange(240))
-    noisy, _ = flipped(train, len(setup.images.classes), 0.25, bed.rng(0x62))
-    optimizer = {"name": "SGD", "lr": 0.01, "momentum": 0.9}
-    known = setup.with_parts(train=noisy).with_recipe(epochs=70, batch_size=16, optimizer=optimizer)
-    return replace(known, net="lenet")
 
 
 @fault("too-few-epochs", "G3", "recipe", longer)

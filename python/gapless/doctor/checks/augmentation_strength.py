@@ -100,6 +100,13 @@ def _by_retraining(
     if e.points < _LEAST or e.p >= 0.05:
         return Result.clear(says, e, evidence=evidence)
     rise = _rise(case)
+    if rise > e.points / 2:  # whatever makes the first steps easier helps a run that has only begun
+        return Result.undecided(
+            f"{says}. But accuracy was still rising when training ended ({100 * rise:+.0f} points): train "
+            "longer first",
+            e,
+            evidence=evidence,
+        )
     if rise > 0.02:
         says += (
             f". Accuracy was still rising when training ended ({100 * rise:+.0f} points): longer may help too"

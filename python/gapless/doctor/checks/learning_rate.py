@@ -25,7 +25,7 @@ RATIO = (1e-5, 1e-2)  # update over weights
     measure="validation accuracy gained by training at the suggested rate or schedule",
     needs=["recipe", "images"],
     cost=seconds_of_range,
-    explains=["G3", "G5", "W1", "B1", "C4"],
+    explains=["G3", "G5", "A1", "W1", "B1", "C4"],
     reference="Smith 2015, arXiv 1506.01186 (range test); Karpathy 2019 (update over weights about 1e-3)",
 )
 def learning_rate(case: Case) -> Result:
