@@ -414,7 +414,7 @@ def test_shifted_labels_are_misaligned() -> None:
         assert [f.id for f in d.findings] == ["L2"]
         f = d.findings[0]
         assert f.evidence["shift"] == -shift
-        assert f.low <= np.mean(np.roll(Y[a], shift) != Y[a]) <= f.high + 0.1
+        assert f.low <= np.mean(np.roll(Y[a], shift) != Y[a]) <= f.high
 
 
 @pytest.mark.parametrize("where", ["val", "both"])
@@ -422,9 +422,10 @@ def test_shuffled_labels_are_misaligned(where: str) -> None:
     a, b = halves()
     rng = np.random.default_rng(3)
     y = Y[a] if where == "val" else rng.permutation(Y[a])
-    d = run(data_of(X[a], y, X[b], rng.permutation(Y[b])), "L1", "L2")
+    z = rng.permutation(Y[b])
+    d = run(data_of(X[a], y, X[b], z), "L1", "L2")
     assert [f.id for f in d.findings] == ["L2"]
-    assert d.findings[0].high >= 0.95
+    assert d.findings[0].low <= np.mean(z != Y[b]) <= d.findings[0].high
 
 
 # -- features -----------------------------------------------------------------------------------
