@@ -139,7 +139,8 @@ def examine(case: Case, rows: Sequence[Row], *, verbose: int = 1, with_waterfall
     with progress:
         progress.at("waterfall")
         if with_waterfall:
-            fall = waterfall(case)
+            with threadpoolctl.threadpool_limits(limits=1):
+                fall = waterfall(case)
             if fall is None:
                 case.notes.append("no gap to split: there is no figure of training beside one of validation")
             progress.step()
