@@ -42,6 +42,14 @@ typedef struct {
     bool keep;
 } gap_depthwise_rows;
 
+/* How rows are finished while they stand in registers, instead of by a pass over them. The rows of a piece come in order. */
+typedef struct {
+    const gap_epilogue *epi;      /* NONE, SUMS (of this piece) or APPLY */
+    float *state;                 /* (9, 16), 64-byte aligned: SUMS between the calls of a piece */
+    int64_t pixel, piece;         /* the first pixel of this call within the piece, and how many that has */
+    bool stream;                  /* y is more than caches hold: write past them */
+} gap_depthwise_finish;
+
 /* Both gradients of a phase of input pixels in one reading; taps are those of the output's gradient d, one at least; px is 16:
  *   dx[k*x_row + p*x_px + lane] = start + chain as above (keep, else 0)                       dx NULL: not wanted
  *   dw[(i*taps_w + j)*16 + lane] += chain over (k, p) of x[k*x_row + p*x_px + lane] * tap(k, p, i, j) */
@@ -68,6 +76,9 @@ typedef struct {
 
 typedef struct {
     void (*rows)(const gap_depthwise_rows *r);
+    /* rows, and what kernels/fuse.h says of the epilogue. False where this set has no form for these taps, this width or this
+     * epilogue: nothing is done then, and the parts one after another give the same bits. */
+    bool (*rows_finished)(const gap_depthwise_rows *r, const gap_depthwise_finish *f);
     void (*grad)(const gap_depthwise_grad *g);
     /* grad with x and dx as said above; dx and dw must be given, keep not. With stride 2 a call takes all four phases of the
      * rows: w and dw hold the taps phase by phase (rows and columns: even even, even odd, odd even, odd odd), and row[0] is

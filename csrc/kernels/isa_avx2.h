@@ -36,11 +36,14 @@ GAP_INLINE __m256i gap_first8_(int k) { /* lanes 0..k-1 of eight; any k */
 GAP_INLINE vm vm_first(int k) { return gap_vm_(_mm256_castsi256_ps(gap_first8_(k)), _mm256_castsi256_ps(gap_first8_(k - 8))); }
 GAP_INLINE vf vf_load(const float *p) { return gap_vf_(_mm256_load_ps(p), _mm256_load_ps(p + 8)); }
 GAP_INLINE vf vf_loadu(const float *p) { return gap_vf_(_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)); }
+GAP_INLINE vf vf_held(vf a) { __asm__("" : "+x"(a.lo), "+x"(a.hi)); return a; }
 GAP_INLINE vf vf_load_part(const float *p, int k) {
     return gap_vf_(_mm256_maskload_ps(p, gap_first8_(k)), k > 8 ? _mm256_maskload_ps(p + 8, gap_first8_(k - 8)) : _mm256_setzero_ps());
 }
 GAP_INLINE void vf_store(float *p, vf a) { _mm256_store_ps(p, a.lo), _mm256_store_ps(p + 8, a.hi); }
 GAP_INLINE void vf_storeu(float *p, vf a) { _mm256_storeu_ps(p, a.lo), _mm256_storeu_ps(p + 8, a.hi); }
+GAP_INLINE void vf_stream(float *p, vf a) { _mm256_stream_ps(p, a.lo), _mm256_stream_ps(p + 8, a.hi); }
+GAP_INLINE void vf_stream_end(void) { _mm_sfence(); }
 GAP_INLINE void vf_store_part(float *p, int k, vf a) {
     _mm256_maskstore_ps(p, gap_first8_(k), a.lo);
     if (k > 8) _mm256_maskstore_ps(p + 8, gap_first8_(k - 8), a.hi);

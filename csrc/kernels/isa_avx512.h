@@ -29,9 +29,12 @@ typedef __mmask16 vm;
 GAP_INLINE vm vm_first(int k) { return (vm)((1u << k) - 1u); }
 GAP_INLINE vf vf_load(const float *p) { return _mm512_load_ps(p); }
 GAP_INLINE vf vf_loadu(const float *p) { return _mm512_loadu_ps(p); }
+GAP_INLINE vf vf_held(vf a) { __asm__("" : "+v"(a)); return a; }
 GAP_INLINE vf vf_load_part(const float *p, int k) { return _mm512_maskz_loadu_ps(vm_first(k), p); }
 GAP_INLINE void vf_store(float *p, vf a) { _mm512_store_ps(p, a); }
 GAP_INLINE void vf_storeu(float *p, vf a) { _mm512_storeu_ps(p, a); }
+GAP_INLINE void vf_stream(float *p, vf a) { _mm512_stream_ps(p, a); }
+GAP_INLINE void vf_stream_end(void) { _mm_sfence(); }
 GAP_INLINE void vf_store_part(float *p, int k, vf a) { _mm512_mask_storeu_ps(p, vm_first(k), a); }
 GAP_INLINE vf vf_zero(void) { return _mm512_setzero_ps(); }
 GAP_INLINE vf vf_set1(float x) { return _mm512_set1_ps(x); }

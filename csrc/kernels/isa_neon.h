@@ -26,7 +26,10 @@ GAP_INLINE vf vf_loadu(const float *p) { vf r; GAP_Q r.q[q_] = vld1q_f32(p + 4 *
 GAP_INLINE void vf_storeu(float *p, vf a) { GAP_Q vst1q_f32(p + 4 * q_, a.q[q_]); }
 GAP_INLINE vf vf_load(const float *p) { return vf_loadu(p); }
 GAP_INLINE void vf_store(float *p, vf a) { vf_storeu(p, a); }
+GAP_INLINE vf vf_held(vf a) { return a; }
 GAP_INLINE vf vf_load_part(const float *p, int k) { float t[VLANES] = {0}; memcpy(t, p, (size_t)k * 4); return vf_loadu(t); }
+GAP_INLINE void vf_stream(float *p, vf a) { vf_store(p, a); }
+GAP_INLINE void vf_stream_end(void) {}
 GAP_INLINE void vf_store_part(float *p, int k, vf a) { float t[VLANES]; vf_storeu(t, a); memcpy(p, t, (size_t)k * 4); }
 GAP_INLINE vf vf_set1(float x) { vf r; GAP_Q r.q[q_] = vdupq_n_f32(x); return r; }
 GAP_INLINE vf vf_zero(void) { return vf_set1(0.0f); }

@@ -34,9 +34,13 @@ typedef struct { uint32_t v[VLANES]; } vm; /* 0 or ~0 */
 /* Load and store. Without `u`: aligned to 64 bytes. `_part`: lanes k..15 are not touched, and load as 0; 0 <= k <= 16. */
 GAP_INLINE vf vf_load(const float *p) { vf r; memcpy(&r, p, sizeof r); return r; }
 GAP_INLINE vf vf_loadu(const float *p) { vf r; memcpy(&r, p, sizeof r); return r; }
+GAP_INLINE vf vf_held(vf a) { return a; } /* a; but the compiler keeps it in a register instead of loading it again for each use */
 GAP_INLINE vf vf_load_part(const float *p, int k) { vf r = {{0}}; memcpy(&r, p, (size_t)k * 4); return r; }
 GAP_INLINE void vf_store(float *p, vf a) { memcpy(p, &a, sizeof a); }
 GAP_INLINE void vf_storeu(float *p, vf a) { memcpy(p, &a, sizeof a); }
+/* As vf_store, past the caches where the machine can: for what is not read soon. vf_stream_end: after the last of them. */
+GAP_INLINE void vf_stream(float *p, vf a) { vf_store(p, a); }
+GAP_INLINE void vf_stream_end(void) {}
 GAP_INLINE void vf_store_part(float *p, int k, vf a) { memcpy(p, &a, (size_t)k * 4); }
 GAP_INLINE vf vf_zero(void) { vf r = {{0}}; return r; }
 GAP_INLINE vf vf_set1(float x) { vf r; GAP_EACH r.v[l_] = x; return r; }

@@ -8,6 +8,9 @@
 #include "ops/scratch.h"
 
 #define UNITS 32           /* pieces of work to aim at, for any number of threads */
+#define STEP_PIXELS 448    /* of the output, in whole rows, that forward computes at a time: fewer cost more around them than the first cache saves */
+#define AHEAD_PIXELS 64    /* how far behind them forward asks for what comes: the time of a reading from memory */
+#define STREAMED ((int64_t)24 << 20) /* bytes of an output of which little is left in a last cache when it is read */
 #define STEP_FLOATS 6144   /* of a step's rows, padded input and output together: 24 KB of a first cache of 32 */
 
 /* ---- plan ---- */
@@ -70,7 +73,7 @@ void gap_depthwise_plan(gap_depthwise *d, const gap_op *op, int64_t capacity) {
     const int64_t reach[2] = {(d->kernel[0] - 1) * d->dilation[0], (d->kernel[1] - 1) * d->dilation[1]};
     ring_columns(&d->in, -d->pad[1], (d->out_w - 1) * d->stride[1] - d->pad[1] + reach[1], d->in_w);
     ring_columns(&d->dout, floor_div(d->pad[1] - reach[1], d->stride[1]), floor_div(d->in_w - 1 + d->pad[1], d->stride[1]), d->out_w);
-    d->out_step = step_rows((reach[0] + 1 - d->stride[0]) * d->in.cols * 16, (d->stride[0] * d->in.cols + d->out_w) * 16, d->out_piece);
+    d->out_step = gap_min64(d->out_piece, gap_max64(1, (STEP_PIXELS + d->out_w / 2) / d->out_w));
     d->in_step = step_rows(reach[0] / d->stride[0] * d->dout.cols * 16, (d->dout.cols / d->stride[0] + 2 * d->in_w) * 16, d->in_piece);
     d->in.rows = (d->out_step - 1) * d->stride[0] + reach[0] + 1;
     d->dout.rows = (d->in_step - 1 + reach[0]) / d->stride[0] + 2;
@@ -163,7 +166,12 @@ static void ring_fill(ring *s, const float *x, const gap_prologue *pro, int64_t 
         if (r->inside) s->k->load(&l);
     }
     s->loaded = gap_max64(s->loaded, end);
-    for (int64_t q = lo; q < hi; q++) s->list[q - lo] = q < 0 || q >= s->h ? s->zeros : s->row0 + q % r->rows * n;
+    int64_t place = gap_max64(lo, 0) % r->rows;
+    for (int64_t q = lo; q < hi; q++) {
+        const bool inside = q >= 0 && q < s->h;
+        s->list[q - lo] = inside ? s->row0 + place * n : s->zeros;
+        if (inside && ++place == r->rows) place = 0;
+    }
 }
 
 static void finish(const gap_stream_kernels *k, const gap_sink *out, int64_t n, int64_t block, int64_t piece, int64_t row, int64_t w, int64_t rows) {
@@ -181,6 +189,7 @@ typedef struct {
     const gap_source *in;
     const gap_sink *out;
     const float *w, *bias;
+    bool stream;                      /* the output is more than caches hold */
     gap_cut cut;
     gap_scratch scratch;
 } run_job;
@@ -190,22 +199,27 @@ static void ahead_add(gap_depthwise_ahead *h, const float *at, int64_t per_pixel
     if (at) h->per_pixel[h->n] = per_pixel, h->at[h->n++] = at;
 }
 
-/* Output rows [i0, i1) of a plane; the planes' next rows, or the next plane, are asked for meanwhile. */
-static void run_rows(const run_job *job, ring *s, const float *x, const gap_prologue *pro, float *y, int64_t block, int64_t i0, int64_t i1) {
+/* Output rows [i0, i1) of a plane; what comes behind them, or the next plane, is asked for meanwhile. True: finished too. */
+static bool run_rows(const run_job *job, ring *s, const float *x, const gap_prologue *pro, float *y, int64_t block, int64_t i0, int64_t i1,
+                     const gap_depthwise_finish *f) {
     const gap_depthwise *d = job->d;
-    const int64_t lo = i0 * d->stride[0] - d->pad[0], per_pixel = d->stride[0] * d->stride[1];
+    const int64_t lo = i0 * d->stride[0] - d->pad[0], per_pixel = d->stride[0]; /* with strides every other line: the next comes along */
     ring_fill(s, x, pro, lo, (i1 - 1) * d->stride[0] - d->pad[0] + (d->kernel[0] - 1) * d->dilation[0] + 1);
     gap_depthwise_rows r = {
         .taps = {.row = s->list, .row_step = d->stride[0], .row_tap = d->dilation[0], .px = d->stride[1] * 16, .col_tap = d->dilation[1] * 16,
                  .taps_h = (int)d->kernel[0], .taps_w = (int)d->kernel[1]},
         .w = job->w + block * d->taps * 16, .bias = job->bias ? job->bias + block * 16 : NULL, .y = y + i0 * d->out_w * 16, .y_row = d->out_w * 16,
         .y_px = 16, .rows = i1 - i0, .pixels = d->out_w, .keep = job->out->add};
-    const int64_t next = s->loaded * d->in_w * 16;
+    const int64_t next = (s->loaded * d->in_w + AHEAD_PIXELS * per_pixel) * 16;
     ahead_add(&r.ahead, x + next, per_pixel);
     ahead_add(&r.ahead, gap_shift_(pro->residual, next), per_pixel);
     ahead_add(&r.ahead, gap_shift_(pro->z, next), per_pixel);
-    ahead_add(&r.ahead, y + i1 * d->out_w * 16, 1);
+    const float *to = y + (i1 * d->out_w + AHEAD_PIXELS) * 16;
+    if (!job->stream) ahead_add(&r.ahead, to, 1);
+    if (job->k->depthwise->rows_finished(&r, f)) return true;
+    if (job->stream) ahead_add(&r.ahead, to, 1); /* that had no form for it, and `rows` writes through the caches */
     job->k->depthwise->rows(&r);
+    return false;
 }
 
 /* Pieces [p0, p1) of one plane. */
@@ -217,8 +231,13 @@ static void run_unit(const run_job *job, ring *s, int64_t n, int64_t block, int6
     s->loaded = 0;
     for (int64_t p = p0; p < p1; p++) {
         const int64_t i0 = p * d->out_piece, i1 = gap_min64(d->out_h, i0 + d->out_piece);
-        for (int64_t i = i0; i < i1; i += d->out_step) run_rows(job, s, x, &pro, y, block, i, gap_min64(i1, i + d->out_step));
-        finish(job->k->stream, job->out, n, block, p, i0, d->out_w, i1 - i0);
+        const gap_epilogue epi = gap_sink_at(job->out, n, block, p, i0 * d->out_w);
+        _Alignas(64) float state[9 * 16];
+        gap_depthwise_finish f = {.epi = &epi, .state = state, .piece = (i1 - i0) * d->out_w, .stream = job->stream};
+        bool finished = false;
+        for (int64_t i = i0; i < i1; i += d->out_step, f.pixel = (i - i0) * d->out_w)
+            finished = run_rows(job, s, x, &pro, y, block, i, gap_min64(i1, i + d->out_step), &f);
+        if (!finished) finish(job->k->stream, job->out, n, block, p, i0, d->out_w, i1 - i0);
     }
 }
 
@@ -239,7 +258,8 @@ static void run_chunk(void *arg, int64_t chunk, int thread) {
 gap_status gap_depthwise_run(const gap_depthwise *d, const gap_op_ctx *ctx, const void *derived, const gap_source *in, const gap_sink *out,
                              bool has_bias, int slots) {
     const float *w = derived;
-    run_job job = {.d = d, .k = ctx->kernels, .in = in, .out = out, .w = w, .bias = has_bias ? w + sections_of(d).bias : NULL};
+    run_job job = {.d = d, .k = ctx->kernels, .in = in, .out = out, .w = w, .bias = has_bias ? w + sections_of(d).bias : NULL,
+                   .stream = ctx->n * out->blocks * out->plane * (int64_t)sizeof(float) >= STREAMED};
     job.cut = gap_cut_of(ctx->n * d->blocks * d->bands, (d->in_h * d->in_w + d->out_h * d->out_w) * 16 / d->bands);
     gap_scratch_begin(&job.scratch, ctx->workspace, ring_bytes(&d->in, 0), slots);
     return gap_parallel(gap_cut_chunks(job.cut), run_chunk, &job);

@@ -31,7 +31,7 @@ typedef struct {
     int64_t c, blocks, in_h, in_w, out_h, out_w, taps;
     int64_t kernel[2], stride[2], pad[2], dilation[2];
     int64_t in_piece, out_piece;      /* rows of a piece of sums */
-    int64_t in_step, out_step;        /* rows that are computed at a time: what the first cache holds */
+    int64_t in_step, out_step;        /* rows that are computed at a time (in_step: what the first cache holds) */
     int64_t groups;                   /* backward: units across the blocks of a chunk */
     int64_t bands;                    /* forward: units of a plane, whole pieces each */
     int chunks;                       /* of images, for the weight gradient */

@@ -372,6 +372,60 @@ static void test_depthwise_fits_only_depthwise(void) {
     }
 }
 
+/* ---- rows, finished in registers ---- */
+
+enum { FIN_ROWS = 5, FIN_MOST = 28, FIN_IN = (FIN_ROWS * 2 + 5) * (FIN_MOST * 2 + 5) * 16, FIN_OUT = FIN_ROWS * FIN_MOST * 16 };
+typedef struct { int taps, step, pixels, shift; bool stream; } finished_form;
+
+/* Rows in two calls, finished by them; then by a pass. True: the set has a form for it, and its bits are those. */
+static bool finished_like_a_pass(const gap_kernels *k, const finished_form *v, gap_epilogue e) {
+    static float in[FIN_IN], w[25 * 16], sums[2][32];
+    _Alignas(64) static float y[2][FIN_OUT + 16], state[9 * 16];
+    const int64_t cols = (int64_t)(v->pixels - 1) * v->step + v->taps;
+    const float *row[FIN_ROWS * 2 + 5];
+    harness_fill(in, FIN_IN, 3), harness_fill(w, 25 * 16, 4);
+    memset(y, 0, sizeof y), memset(sums, 0, sizeof sums);
+    for (int i = 0; i < FIN_ROWS * 2 + 5; i++) row[i] = in + i * cols * 16;
+    gap_depthwise_rows r = {.taps = {.row = row, .row_step = v->step, .row_tap = 1, .px = v->step * 16, .col_tap = 16, .taps_h = v->taps, .taps_w = v->taps},
+                            .w = w, .bias = w, .y = y[0] + v->shift, .y_row = v->pixels * 16, .y_px = 16, .rows = 2, .pixels = v->pixels};
+    e.sums = sums[0], e.sums_second = 16;
+    gap_depthwise_finish f = {.epi = &e, .state = state, .piece = FIN_ROWS * v->pixels, .stream = v->stream};
+    if (!k->depthwise->rows_finished(&r, &f)) return false;
+    r.taps.row += 2 * v->step, r.y += 2 * r.y_row, r.rows = FIN_ROWS - 2, f.pixel = 2 * v->pixels;
+    CHECK(k->depthwise->rows_finished(&r, &f));
+    r.taps.row = row, r.y = y[1] + v->shift, r.rows = FIN_ROWS, e.sums = sums[1];
+    k->depthwise->rows(&r);
+    k->stream->finish(&(gap_stream_finish){.y = r.y, .pixels = f.piece, .piece = f.piece, .epi = e});
+    CHECK(memcmp(y[0], y[1], sizeof y[0]) == 0);
+    CHECK(memcmp(sums[0], sums[1], sizeof sums[0]) == 0);
+    return true;
+}
+
+static void test_depthwise_rows_finished_like_a_pass_over_them(void) {
+    static const int widths[] = {4, 7, 8, 14, 21, 28, 5};
+    static float vector[3][16];
+    for (int k = 0; k < 3; k++) harness_fill(vector[k], 16, 20 + (uint32_t)k);
+    const gap_epilogue ends[] = {{.kind = GAP_EPILOGUE_NONE},
+                                 {.kind = GAP_EPILOGUE_SUMS},
+                                 {.kind = GAP_EPILOGUE_SUMS, .pivot = vector[2]},
+                                 {.kind = GAP_EPILOGUE_APPLY, .scale = vector[0], .shift = vector[1]},
+                                 {.kind = GAP_EPILOGUE_APPLY, .scale = vector[0], .shift = vector[1], .act = GAP_ACT_RELU},
+                                 {.kind = GAP_EPILOGUE_APPLY, .scale = vector[0], .shift = vector[1], .act = GAP_ACT_RELU6},
+                                 {.kind = GAP_EPILOGUE_APPLY, .scale = vector[0], .shift = vector[1], .act = GAP_ACT_HARDSWISH},
+                                 {.kind = GAP_EPILOGUE_APPLY, .scale = vector[0], .shift = vector[1], .act = GAP_ACT_SILU}};
+    for (int i = 0; i < GAP_COUNTOF(set_ids); i++) {
+        if (!gap_kernels_available(set_ids[i])) continue;
+        const gap_kernels *k = kernels_of(set_names[i]);
+        int done = 0;
+        for (int c = 0; c < GAP_COUNTOF(widths) * 16; c++) {
+            const finished_form v = {c & 1 ? 5 : 3, c & 2 ? 2 : 1, widths[c / 16], c & 4 ? 4 : 0, (c & 8) != 0};
+            for (int e = 0; e < GAP_COUNTOF(ends); e++) done += finished_like_a_pass(k, &v, ends[e]);
+        }
+        const int forms = set_ids[i] == GAP_SET_AVX512 ? 7 : set_ids[i] == GAP_SET_AVX2 ? 5 : 0; /* AVX2 has no registers for sums */
+        CHECK(done >= 6 * 16 * forms);
+    }
+}
+
 int main(void) {
     RUN(test_depthwise_definition);
     RUN(test_depthwise_random_shapes);
@@ -383,5 +437,6 @@ int main(void) {
     RUN(test_depthwise_only_what_is_wanted);
     RUN(test_depthwise_adds_where_asked);
     RUN(test_depthwise_fits_only_depthwise);
+    RUN(test_depthwise_rows_finished_like_a_pass_over_them);
     return harness_end();
 }

@@ -295,7 +295,7 @@ def _cut(subject: NetSubject) -> Any:
     document = subject.net.document
     nodes = document["nodes"]
     last = next((k for k in range(len(nodes) - 1, -1, -1) if nodes[k]["layer"] == "Linear"), None)
-    if last is None or nodes[last]["id"] not in document["outputs"]:
+    if last is None or last + 1 not in document["outputs"]:  # value 0 is the input
         return None
     used = {**document, "nodes": nodes[:last], "outputs": list(nodes[last]["in"])}
     names = {node["name"] for node in used["nodes"]}

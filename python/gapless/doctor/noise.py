@@ -64,13 +64,14 @@ def thresholds(p: Doubles, labels: Indices) -> Doubles:
 def suspicion(p: Doubles, labels: Indices) -> Doubles:
     """(n,) how suspect each label is: the larger, the likelier wrong.
 
-    The best other class against the given one, both relative to their classes' thresholds, in logarithms.
+    The given class's probability, and with a quarter of its weight the best other class's, both relative to
+    their classes' thresholds, in logarithms.
     """
     n = len(p)
     level = np.log(np.maximum(p, 1e-9)) - np.log(np.maximum(thresholds(p, labels), 1e-9))
     own = level[np.arange(n), labels].copy()
     level[np.arange(n), labels] = -np.inf
-    return np.asarray(level.max(axis=1) - own)
+    return np.asarray(0.25 * level.max(axis=1) - own)
 
 
 def suspects(p: Doubles, labels: Indices) -> Suspects:

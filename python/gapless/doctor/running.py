@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import threadpoolctl
+
 from ..errors import GaplessError, RecipeError
 from . import table
 from .case import Budget, Case, OverBudgetError
@@ -137,7 +139,8 @@ def examine(case: Case, rows: Sequence[Row], *, verbose: int = 1, with_waterfall
     with progress:
         progress.at("waterfall")
         if with_waterfall:
-            fall = waterfall(case)
+            with threadpoolctl.threadpool_limits(limits=1):
+                fall = waterfall(case)
             if fall is None:
                 case.notes.append("no gap to split: there is no figure of training beside one of validation")
             progress.step()
@@ -178,7 +181,9 @@ def _run(case: Case, row: Row, cost: float) -> Result:
             f"needs about {math.ceil(cost)} s, {case.budget.left:.0f} s of the budget are left"
         )
     try:
-        return row.run(case)
+        # One thread for BLAS: its sums depend on the number of threads, and its threads wait by spinning.
+        with threadpoolctl.threadpool_limits(limits=1):
+            return row.run(case)
     except OverBudgetError as e:
         return Result.left_out(str(e))
     except GaplessError as e:

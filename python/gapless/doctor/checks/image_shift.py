@@ -179,7 +179,9 @@ def _cost_in_accuracy(case: Case) -> tuple[Estimate, dict[str, float], str]:
         return moved._replace(high=high), numbers, text
     # a network may lose less than a plain classifier, and no more than the whole gap
     points = min(max(lost.points, 0.0), top)
-    low = min(points, max(0.3 * lost.low, moved.low if moved is not None and moved.low > 0 else -1.0))
+    low = min(points, 0.3 * lost.low)
+    if moved is not None and moved.low > 0:  # at least what matching brings back, which is measured
+        points, low = (points + moved.points) / 2, moved.low
     high = max(points, top if top < 1 else lost.high)
     text = (
         f"a plain classifier loses {100 * lost.points:.1f} points from held-out training to validation images"

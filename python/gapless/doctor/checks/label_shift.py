@@ -79,7 +79,7 @@ def cramer(train: NDArray[np.int64], val: NDArray[np.int64]) -> tuple[float, flo
     >>> (v, p)
     (0.0, 1.0)
     """
-    from scipy.stats import chi2
+    from scipy.special import chdtrc  # a fifth of what importing scipy.stats takes; training begins with this
 
     table = np.stack([train, val]).astype(float)
     table = table[:, table.sum(axis=0) > 0]
@@ -98,7 +98,7 @@ def cramer(train: NDArray[np.int64], val: NDArray[np.int64]) -> tuple[float, flo
     shares = table / table.sum(axis=1, keepdims=True)
     mean = shares.mean(axis=0)
     v = math.sqrt(float(((shares - mean) ** 2 / mean).sum()) / 2)
-    return v, float(chi2.sf(value, table.shape[1] - 1))
+    return v, float(chdtrc(table.shape[1] - 1, value))
 
 
 def variation(train: NDArray[np.int64], val: NDArray[np.int64], p: float, seed: int) -> Estimate:

@@ -19,7 +19,7 @@ MOST = 4000
 NEIGHBOURS = 5
 SHIFTS = (-4, -3, -2, -1, 1, 2, 3, 4)
 LEAST = 200
-NOTHING = 0.03  # of agreement above chance, below which images say nothing of labels
+NOTHING = 0.055  # of what chance leaves, below which neighbours' agreement says nothing of labels
 
 Bools = NDArray[np.bool_]
 
@@ -35,11 +35,14 @@ class Agreement(NamedTuple):
         The same for permuted labels, on average.
     by_shift : dict of int to (n,) bool
         With the labels moved by so many rows.
+    other : dict of int to float
+        Share of labels that such a move changes.
     """
 
     right: Bools
     chance: float
     by_shift: dict[int, Bools]
+    other: dict[int, float]
 
     @property
     def lift(self) -> float:
@@ -113,19 +116,20 @@ def agreement(case: Case, split: str, size: int) -> Agreement:
         return np.asarray(table.argmax(axis=1) == labels[at])
 
     whole = data.indices(split)
-    by_shift = {}
+    by_shift, other = {}, {}
     for shift in SHIFTS:  # the list may have shifted before it was split, or one split by itself
         inside = data.labels.copy()
         inside[whole] = np.roll(data.labels[whole], shift)
-        either = votes(np.roll(data.labels, shift)), votes(inside)
-        by_shift[shift] = max(either, key=lambda v: float(v.mean()))
+        either = [(votes(moved), moved) for moved in (np.roll(data.labels, shift), inside)]
+        by_shift[shift], moved = max(either, key=lambda pair: float(pair[0].mean()))
+        other[shift] = float(np.mean(moved[whole] != data.labels[whole]))
     rng = np.random.default_rng([case.seed, 22])
     null = []
     for _ in range(10):
         mixed = data.labels.copy()
         mixed[at] = rng.permutation(data.labels[at])
         null.append(votes(mixed).mean())
-    return Agreement(votes(data.labels), float(np.mean(null)), by_shift)
+    return Agreement(votes(data.labels), float(np.mean(null)), by_shift, other)
 
 
 def _neighbours(x: NDArray[np.float32]) -> NDArray[np.int64]:
@@ -150,9 +154,10 @@ def _shifted(a: Agreement, splits: int) -> tuple[int, Estimate] | None:
     p = min(1.0, e.p * 2 * len(SHIFTS) * splits)
     if e.low <= 0.02 or p >= 0.001:
         return None
-    # agreement as it is, above chance, over agreement where labels belong, above chance: the share in place
+    # agreement as it is, above chance, over agreement where labels belong, above chance: the share in place;
+    # a label that is another image's may be right by chance
     top = float(a.by_shift[best].mean()) - a.chance
-    points = float(np.clip(e.points / max(top, 1e-6), 0, 1))
+    points = a.other[best] * float(np.clip(e.points / max(top, 1e-6), 0, 1))
     wide = 1.96 * float(np.hypot(a.error, 1.5 / np.sqrt(len(a.right)) * 0.5)) / max(top, 1e-6)
     return best, Estimate(points, max(0.01, points - wide), min(1.0, points + wide), p)
 
@@ -181,7 +186,7 @@ def _shuffled(case: Case, found: dict[str, Agreement], numbers: dict[str, Any]) 
     gap = top.lift - low.lift
     error = float(np.hypot(top.error, low.error))
     if worst != best and top.lift > 0.1 and low.lift < 0.75 * top.lift and gap > 5 * error:
-        points = float(np.clip(1 - low.lift / top.lift, 0, 1))
+        points = (1 - low.chance) * float(np.clip(1 - low.lift / top.lift, 0, 1))
         # neighbours are fewer in a small split: it agrees less also where all is well
         wide = 1.96 * float(np.hypot(low.error, low.lift / top.lift * top.error)) / top.lift + 0.05
         p = _tail(gap / error)
@@ -192,18 +197,25 @@ def _shuffled(case: Case, found: dict[str, Agreement], numbers: dict[str, Any]) 
             )
             e = Estimate(points, points - wide, min(1.0, points + wide), p)
             return Result.found(says, e, evidence={**numbers, "split": worst}, remedy=remedy)
-    if top.lift + 1.96 * top.error < NOTHING and not _model_knows(case):
+    least = NOTHING * (1 - top.chance)
+    if top.lift < least and not _model_knows(case):
+        best = max(found, key=lambda s: len(features.look(case, s).indices))
+        top = agreement(case, best, MOST)  # as many as there are
+        least = NOTHING * (1 - top.chance)
+    if top.lift + 1.96 * top.error < least and not _model_knows(case):
         n = len(top.right)
         says = (
             f"neighbours agree with {100 * top.right.mean():.1f} % of the labels, {100 * top.chance:.1f} % "
             "is chance: the images say nothing of the labels"
         )
-        p = _tail((NOTHING - top.lift) / top.error)
-        if p < 1e-4:
-            return Result.found(says, Estimate(1.0, 0.9, 1.0, p), evidence=numbers, remedy=remedy)
-        needed = int(n * (4 * top.error / max(NOTHING - top.lift, 1e-3)) ** 2) + 1
+        p = _tail((least - top.lift) / top.error)
+        if p < 1e-3:
+            points = 1 - top.chance
+            e = Estimate(points, 0.9 * points, min(1.0, points + 0.05), p)
+            return Result.found(says, e, evidence=numbers, remedy=remedy)
+        needed = int(n * (4 * top.error / max(least - top.lift, 1e-3)) ** 2) + 1
         return Result.undecided(says, samples_needed=needed, evidence=numbers)
-    if top.lift < NOTHING and not _model_knows(case):
+    if top.lift < least and not _model_knows(case):
         return Result.undecided(
             "neighbours hardly agree with the labels: plain features say too little here",
             samples_needed=4 * len(top.right),

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import EvaluationMismatch, GaplessError
+from ..believed import believed_labels
 from ..case import Case, OverBudgetError
 from ..replay import Mode, Replay, Weights, replay_of
 from ..retraining import folds_within, out_of_fold
@@ -143,7 +144,7 @@ LADDER: tuple[Rung, ...] = (
     Rung(
         "labels",
         "training labels that are wrong",
-        _unless(lambda x: x.truth is not None, "0 because no suspects were given to this waterfall"),
+        _unless(lambda x: x.truth is not None, "no training label is held for wrong"),
         lambda x: x.against_truth(x.final_kind, x.final),
     ),
     Rung(
@@ -162,14 +163,14 @@ def waterfall(case: Case, *, true_labels: TrueLabels | None = None) -> Waterfall
     ----------
     case : Case
     true_labels : mapping, optional
-        Manifest index → class, for training samples whose label is thought wrong; without it the step
-        "labels" is 0, and says so.
+        Manifest index → class, for training samples whose label is known to be wrong; by default those that
+        check label-noise finds.
     """
     if "outputs" not in case.facts:
         return None
     replay = replay_of(case)
     if replay is not None:
-        return of_run(case, replay, true_labels)
+        return of_run(case, replay, believed_labels(case) if true_labels is None else true_labels)
     fall = of_outputs(case)
     if fall is None or case.saved is None:
         return fall
