@@ -114,8 +114,9 @@ def squashed(bed: Bed, setup: Setup) -> Setup:
 
 @fault("wrong-size", "P3", "model", lost)
 def wrong_size(bed: Bed, setup: Setup) -> Setup:
-    """Images are shrunk to three quarters before they are fed: nothing refuses another size."""
-    return _model(setup, feed=replace(setup.feed, size=setup.images.size * 3 // 4))
+    """Images are shrunk to two thirds (8×8 to 6×6) before they are fed: nothing refuses another size."""
+    side = setup.images.size
+    return _model(setup, feed=replace(setup.feed, size=6 if side == 8 else round(side / 1.5)))
 
 
 @fault("classes-permuted", "C1", "outputs", lost)
@@ -179,7 +180,7 @@ def softmax_in_model(bed: Bed, setup: Setup) -> Setup:
 @fault("over-sure", "C4", "outputs", over_confidence)
 def over_sure(bed: Bed, setup: Setup) -> Setup:
     """A poor model (one epoch) whose logits are multiplied: a temperature left from elsewhere."""
-    weak = setup.with_recipe(epochs=1, optimizer={**setup.recipe["optimizer"], "lr": 0.02})
+    weak = setup.with_recipe(epochs=1, batch_size=128, optimizer={**setup.recipe["optimizer"], "lr": 0.02})
     return replace(weak, form="outputs", said=lambda z: 40.0 * z)
 
 

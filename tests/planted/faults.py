@@ -43,16 +43,16 @@ NOT_PLANTED = {
 
 #: Of independent causes; where one of the two does not exist on a set, the pair does not either.
 PAIRS = (
-    Pair("labels-wrong-in-val", "border-tells-class"),
+    Pair("border-tells-class", "labels-wrong-in-val"),
     Pair("labels-wrong-in-train", "odd-files"),
     Pair("classes-shifted", "labels-wrong-in-val"),
-    Pair("classes-shifted", "odd-files"),
+    Pair("classes-shifted", "labels-wrong-in-train"),
     Pair("no-255", "labels-wrong-in-train"),
-    Pair("twice-255", "odd-files"),
+    Pair("twice-255", "labels-wrong-in-val"),
+    Pair("bgr", "labels-wrong-in-val"),
     Pair("ema-lag", "labels-wrong-in-val"),
     Pair("ema-lag", "odd-files"),
-    Pair("stale-batchnorm", "labels-wrong-in-val"),
+    Pair("stale-batchnorm", "odd-files"),
     Pair("val-darker", "labels-wrong-in-train"),
-    Pair("weights-not-loaded", "border-tells-class"),
     Pair("other-shares", "odd-files"),
 )

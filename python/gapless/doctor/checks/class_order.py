@@ -23,7 +23,7 @@ __all__ = ["class_order"]
     measure="validation accuracy recovered by renaming classes",
     needs=["outputs"],
     threshold=0.10,
-    explains=["W1", "P1", "P2", "P3", "L1", "L2", "L3", "C2", "C4", "G1", "G3"],
+    explains=["W1", "P1", "P2", "P3", "L2", "L3", "C2", "C4", "G1", "G3"],
     reference="torchvision #714, timm #222: string against natural order of numeric folders",
 )
 def class_order(case: Case) -> Result:

@@ -30,7 +30,7 @@ TIE = 1e-3  # of the spread of logits: two classes so close may change places by
     measure="validation accuracy recovered when each image is answered by itself",
     needs=["model", "outputs", "images"],
     cost=lambda case: case.passes(5, most=MOST),
-    explains=["W1", "P1", "P2", "P3", "C4", "B1", "B2", "B3", "L3", "L1", "C1"],
+    explains=["W1", "P1", "P2", "P3", "C4", "B1", "B2", "B3", "L3", "C1"],
     reference="PaddleClas #2168 (0.914 and 0.926 of one model); Keras #6977; PyTorch #4741",
 )
 def determinism(case: Case) -> Result:

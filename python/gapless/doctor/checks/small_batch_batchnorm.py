@@ -16,6 +16,8 @@ from ..table import check
 
 __all__ = ["small_batch_batchnorm"]
 
+LIGHT = 0.02  # weight of the last batch in running statistics below which its size does not matter
+
 
 @check(
     "B2",
@@ -74,6 +76,10 @@ def _of_the_last(case: Case, size: int, last: int) -> Result:
     """Batches are large enough, but the last of each epoch may not be; running statistics end with it."""
     if last >= SMALL or last >= size:
         return Result.clear(f"batches of {size} are large enough", evidence={"batch_size": size})
+    weight = _weight_of_the_last(case)
+    if weight < LIGHT:
+        said = f"batches of {size}; the last one of an epoch has a weight of {weight:g} in running statistics"
+        return Result.clear(said, evidence={"batch_size": size, "last_batch": last})
     val, precise = case.outputs("val"), precise_outputs(case)
     e = paired(val.right, precise.right)
     says = (
@@ -85,6 +91,13 @@ def _of_the_last(case: Case, size: int, last: int) -> Result:
         return Result.clear(says, e, evidence=evidence)
     remedy = Remedy("Leave the short last batch out.", {"drop_last": True})
     return Result.found(says, e, evidence=evidence, remedy=remedy)
+
+
+def _weight_of_the_last(case: Case) -> float:
+    """Share of the last batch in running statistics: the largest momentum of a BatchNorm layer."""
+    assert case.saved is not None
+    nodes = [n for n in case.saved.graph["nodes"] if n["layer"] == "BatchNorm2d"]
+    return max((float(n["config"].get("momentum", 0.1)) for n in nodes), default=0.0)
 
 
 def _noise(found: Gathered) -> float:

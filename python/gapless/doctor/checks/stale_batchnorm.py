@@ -22,7 +22,7 @@ __all__ = ["stale_batchnorm"]
     measure="validation accuracy recovered by statistics computed anew",
     needs=["run", "history", "outputs", "train images and model"],
     cost=replay_cost(Mode(), val=1),
-    explains=["W1", "W2", "P1", "P2", "P3", "C1", "C4", "L3", "A1", "M1", "G1", "G3", "G4", "G5"],
+    explains=["B2", "W1", "W2", "P1", "P2", "P3", "C1", "C4", "L3", "A1", "M1", "G1", "G3", "G4", "G5"],
     reference="Wu and Johnson 2021, arXiv 2105.07576; fvcore's precise_bn",
 )
 def stale_batchnorm(case: Case) -> Result:

@@ -36,7 +36,7 @@ def _cost(case: Case) -> float:
     cost=_cost,
     threshold=0.05,
     explains=[
-        *("C4", "L1", "L2", "L3", "G1", "G3", "P1", "P2", "P3", "C1", "B1", "B2", "S3", "W2"),
+        *("C4", "L2", "L3", "G1", "G3", "P1", "P2", "P3", "C1", "B1", "B2", "S3", "W2"),
     ],
     reference="PaddleClas #3203, #2763: initial weights were scored; PyTorch #141256: keys dropped silently",
 )
