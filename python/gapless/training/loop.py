@@ -58,7 +58,6 @@ class Trainer:
         from .. import recipe as recipes
 
         self.recipe, self.data, self.net, self.console, self.threads = recipe, data, net, console, threads
-        self._watch: early.Watch | None = None  # a run's own; steps that are taken alone are not watched
         self.settle(folder)
         self._check_input()
         if recipe["mix"]:
