@@ -181,8 +181,8 @@ def softmax_in_model(bed: Bed, setup: Setup) -> Setup:
 @fault("over-sure", "C4", "outputs", over_confidence)
 def over_sure(bed: Bed, setup: Setup) -> Setup:
     """A poor model (one epoch) whose logits are multiplied: a temperature left from elsewhere."""
-    weak = setup.with_recipe(epochs=1, batch_size=128, optimizer={**setup.recipe["optimizer"], "lr": 0.005})
-    return replace(weak, form="outputs", said=lambda z: 40.0 * z)
+    weak = setup.with_recipe(epochs=1, batch_size=128, optimizer={**setup.recipe["optimizer"], "lr": 0.02})
+    return replace(weak, form="outputs", said=lambda z: 400.0 * z)
 
 
 @fault("left-in-training-mode", "D1", "model", lost)
