@@ -10,6 +10,7 @@ from ..result import Remedy, Result
 from ..stats import Estimate, paired, samples_for_paired
 from ..table import check
 from .class_order import best_order
+from .resolution import ALIKE, best_size
 
 __all__ = ["preprocessing"]
 
@@ -69,6 +70,15 @@ def preprocessing(case: Case) -> Result:
         return Result.clear(
             f"{wants} would recover {100 * e.points:.1f} points, but renaming classes recovers "
             f"{100 * renamed:.1f}",
+            e,
+            evidence=numbers,
+        )
+    simple = len(found.changes) == 1 and found.changes[0].kind != "crop"
+    sized = None if simple else best_size(case)
+    if sized is not None and sized.estimate is not None and sized.estimate.points >= ALIKE * e.points:
+        return Result.clear(
+            f"{wants} would recover {100 * e.points:.1f} points, but {sized.factor:g} times the size alone "
+            f"recovers {100 * sized.estimate.points:.1f}",
             e,
             evidence=numbers,
         )

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
 from ...data.pipeline import Pipeline
 from ...errors import GaplessError
 from ..case import Case
-from ..preparing import Floats, Prepare, identify, scored
+from ..preparing import Floats, Prepare, identify, scored, searched
 from ..result import Remedy, Result
-from ..stats import Estimate, mcnemar, paired, samples_for_paired
+from ..stats import Estimate, paired, samples_for_paired
 from ..subject import NetSubject, permuted
 from ..table import check
 
-__all__ = ["enlarged", "resolution"]
+__all__ = ["ALIKE", "Sized", "best_size", "enlarged", "resolution"]
 
 FACTORS = (0.75, 1.15, 1.3, 1.5)
 MOST = 1024
+ALIKE = 0.8  # of two causes of one loss, the simpler one stands where it explains as much of it
 
 
 @check(
@@ -36,9 +39,75 @@ def resolution(case: Case) -> Result:
     Random crops show objects larger than a centre crop does, so a network trained with them often wants
     larger images. The size is chosen on one half of the samples and tested on the other.
     """
-    indices = case.sample("val", MOST, stream=17)
-    if len(indices) < 40:
+    if len(case.sample("val", MOST, stream=17)) < 40:
         return Result.undecided("fewer than 40 validation samples", samples_needed=200)
+    found = best_size(case)
+    if found is None:
+        return Result.clear("the network takes images of one size only")
+    numbers = {"accuracy": found.base, "by_factor": found.tried}
+    if found.estimate is None:
+        return Result.clear("no other size is better", Estimate(0.0, -0.01, 0.01, 1.0), evidence=numbers)
+    e = found.estimate
+    rates = f"{100 * found.after:.1f} instead of {100 * found.before:.1f} % are right"
+    text = f"at {found.factor:g} times the size {rates}"
+    if e.points < 0.02:
+        return Result.clear(text, e, evidence=numbers)
+    if e.p >= 0.05:
+        need = samples_for_paired(e.points, found.changed)
+        return Result.undecided(f"{text}: could be chance", e, samples_needed=2 * need, evidence=numbers)
+    other = searched(case)
+    simple = other is not None and len(other.changes) == 1 and other.changes[0].kind != "crop"
+    if other is not None and simple and other.gain >= ALIKE * e.points:
+        wants = other.changes[0].wants
+        return Result.clear(f"{text}, but {wants} at this size does as well", e, evidence=numbers)
+    return Result.found(
+        f"{text} (held-out half)",
+        e,
+        evidence={**numbers, "factor": found.factor},
+        remedy=Remedy(
+            f"Evaluate at {found.factor:g} times the input size; better still, train the last epochs at it "
+            "with only the classifier and BatchNorm moving."
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class Sized:
+    """The best other size.
+
+    Attributes
+    ----------
+    base : float
+        Accuracy as it is, on the half that chooses.
+    tried : dict of str to float
+        Accuracy there, by factor.
+    factor : float
+    before, after : float
+        Accuracy on the other half as it is, and at the best size.
+    changed : float
+        Share of that half whose answer changes between right and wrong.
+    estimate : Estimate or None
+        Of what it brings on that half; None where no size is better.
+    """
+
+    base: float
+    tried: dict[str, float]
+    factor: float = 1.0
+    before: float = 0.0
+    after: float = 0.0
+    changed: float = 0.0
+    estimate: Estimate | None = None
+
+
+def best_size(case: Case) -> Sized | None:
+    """The size that is best on one half of the samples, measured on the other; None where the network takes
+    one size only."""
+    made: Sized | None = case.keep("best size", lambda: _searched_size(case))
+    return made
+
+
+def _searched_size(case: Case) -> Sized | None:
+    indices = case.sample("val", MOST, stream=17)
     order = permuted(len(indices), case.seed, 0xD0F)
     half, other = np.sort(indices[order[::2]]), np.sort(indices[order[1::2]])
     base = scored(case, half, None)
@@ -54,30 +123,21 @@ def resolution(case: Case) -> Result:
         if best is None or rate > best[0]:
             best = (rate, factor, prepare)
     if base is None or best is None:
-        return Result.clear("the network takes images of one size only")
-    numbers = {"accuracy": float(base.mean()), "by_factor": tried}
-    if best[0] <= float(base.mean()):
-        return Result.clear("no other size is better", Estimate(0.0, -0.01, 0.01, 1.0), evidence=numbers)
+        return None
+    rate = float(base.mean())
+    if best[0] <= rate:
+        return Sized(rate, tried)
     before, after = scored(case, other, None), scored(case, other, best[2])
     if before is None or after is None:
-        return Result.undecided("the model fails on some samples", evidence=numbers)
-    p = mcnemar(int((after & ~before).sum()), int((before & ~after).sum()))
-    e = paired(before, after)
-    rates = f"{100 * after.mean():.1f} instead of {100 * before.mean():.1f} % are right"
-    text = f"at {best[1]:g} times the size {rates}"
-    if e.points < 0.02:
-        return Result.clear(text, e, evidence=numbers)
-    if p >= 0.05:
-        need = samples_for_paired(e.points, float(np.mean(before != after)))
-        return Result.undecided(f"{text}: could be chance", e, samples_needed=2 * need, evidence=numbers)
-    return Result.found(
-        f"{text} (held-out half)",
-        e,
-        evidence={**numbers, "factor": best[1]},
-        remedy=Remedy(
-            f"Evaluate at {best[1]:g} times the input size; better still, train the last epochs at it with "
-            "only the classifier and BatchNorm moving."
-        ),
+        return Sized(rate, tried)
+    return Sized(
+        rate,
+        tried,
+        best[1],
+        float(before.mean()),
+        float(after.mean()),
+        float(np.mean(before != after)),
+        paired(before, after),
     )
 
 
