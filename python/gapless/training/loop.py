@@ -101,6 +101,7 @@ class Trainer:
         self.history: list[dict[str, Any]] = []
         self.records: dict[str, EvalRecord] = {}
         self.callbacks: tuple[Any, ...] = ()
+        self._watch: early.Watch | None = None  # of a run: steps that something else drives are not watched
         self._first: Any = None  # drawn when the epoch is over: a picture takes longer than a step
         self._saved_at = self._began = time.monotonic()
 
