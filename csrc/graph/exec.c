@@ -153,8 +153,8 @@ static gap_status check_call(const gap_plan *p, int64_t n, const void *x, bool t
     if (p->opt.training != training)
         return gap_fail(GAP_ERR_VALUE, training ? "plan: step needs a plan made for training"
                                                 : "plan: this plan was made for training; forward and evaluate need one made without");
-    if (n < 1 || n > p->opt.capacity)
-        return gap_fail(GAP_ERR_VALUE, "plan: batch must be in [1, %lld], got %lld", (long long)p->opt.capacity, (long long)n);
+    if (n < 1 || n > p->batch)
+        return gap_fail(GAP_ERR_VALUE, "plan: batch must be in [1, %lld], got %lld", (long long)p->batch, (long long)n);
     return x == NULL ? gap_fail(GAP_ERR_VALUE, "plan: no input") : GAP_OK;
 }
 
@@ -164,9 +164,12 @@ static gap_status check_targets(const gap_plan *p, int64_t n, const gap_targets 
     return p->opt.loss->check_targets(p->opt.loss_cfg, p->output_desc, y);
 }
 
-static void copy_outputs(const gap_plan *p, const gap_plan_call *call, float *const *out) {
-    for (int k = 0; out != NULL && k < p->graph->n_outputs; k++)
-        if (out[k] != NULL) memcpy(out[k], value_at(p, call, p->output[k]), (size_t)call->n * gap_desc_bytes(&p->output_desc[k]));
+/* Outputs of the samples [at, at + call->n) to their places. */
+static void copy_outputs(const gap_plan *p, const gap_plan_call *call, int64_t at, float *const *out) {
+    for (int k = 0; out != NULL && k < p->graph->n_outputs; k++) {
+        const size_t bytes = gap_desc_bytes(&p->output_desc[k]); /* of a sample */
+        if (out[k] != NULL) memcpy((char *)out[k] + (size_t)at * bytes, value_at(p, call, p->output[k]), (size_t)call->n * bytes);
+    }
 }
 
 static void copy_losses(const gap_plan *p, int64_t n, float *loss, int32_t *pred) {
@@ -174,26 +177,35 @@ static void copy_losses(const gap_plan *p, int64_t n, float *loss, int32_t *pred
     if (pred != NULL) memcpy(pred, p->pred, (size_t)n * sizeof *pred);
 }
 
-gap_status gap_plan_forward(gap_plan *p, int64_t n, const void *x, float *const *out) {
-    gap_plan_call call = {.n = n, .x = x};
-    gap_status st = check_call(p, n, x, false);
-    if (st == GAP_OK) st = gap_plan_run_forward(p, &call);
-    if (st == GAP_OK) copy_outputs(p, &call, out);
+/* An evaluation in passes of about equal size, each of at most opt.capacity samples; y may be NULL. */
+static gap_status evaluate(gap_plan *p, int64_t n, const void *x, const gap_targets *y, float *loss, int32_t *pred, float *const *out) {
+    const int64_t passes = gap_ceil_div(n, p->opt.capacity), most = gap_ceil_div(n, passes);
+    const size_t sample = (size_t)gap_desc_count(&p->graph->input) * (p->opt.input_dtype == GAP_U8 ? 1 : sizeof(float));
+    gap_status st = GAP_OK;
+    for (int64_t at = 0; st == GAP_OK && at < n; at += most) {
+        gap_plan_call call = {.n = gap_min64(most, n - at), .x = (const char *)x + (size_t)at * sample};
+        double mean;
+        st = gap_plan_run_forward(p, &call);
+        if (st == GAP_OK && y != NULL) {
+            const gap_targets part = {.n = call.n, .values = y->values, .offsets = y->offsets + at};
+            st = gap_plan_run_loss(p, &call, &part, &mean);
+            if (st == GAP_OK) copy_losses(p, call.n, loss != NULL ? loss + at : NULL, pred != NULL ? pred + at : NULL);
+        }
+        if (st == GAP_OK) copy_outputs(p, &call, at, out);
+    }
     return st;
+}
+
+gap_status gap_plan_forward(gap_plan *p, int64_t n, const void *x, float *const *out) {
+    gap_status st = check_call(p, n, x, false);
+    return st == GAP_OK ? evaluate(p, n, x, NULL, NULL, NULL, out) : st;
 }
 
 gap_status gap_plan_evaluate(gap_plan *p, int64_t n, const void *x, const gap_targets *y, float *loss, int32_t *pred,
                              float *const *out) {
-    gap_plan_call call = {.n = n, .x = x};
-    double mean;
     gap_status st = check_call(p, n, x, false);
     if (st == GAP_OK) st = check_targets(p, n, y);
-    if (st == GAP_OK) st = gap_plan_run_forward(p, &call);
-    if (st == GAP_OK) st = gap_plan_run_loss(p, &call, y, &mean);
-    if (st != GAP_OK) return st;
-    copy_outputs(p, &call, out);
-    copy_losses(p, n, loss, pred);
-    return GAP_OK;
+    return st == GAP_OK ? evaluate(p, n, x, y, loss, pred, out) : st;
 }
 
 gap_status gap_plan_step(gap_plan *p, int64_t n, const void *x, const gap_targets *y, const gap_step_args *args, float *loss,

@@ -1,5 +1,6 @@
 #include "graph/plan.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -106,13 +107,31 @@ done:
     return st;
 }
 
-gap_status gap_plan_new(gap_plan **out, gap_graph *g, gap_store *s, const gap_plan_options *options) {
+/* Samples of an evaluation that go through the whole network together. No number depends on it; so it is as many as keep
+ * the values between ops in a cache of this size, unless reading the weights for so few costs more than the values do. */
+#define GAP_PASS_CACHE ((size_t)24 << 20)
+static int64_t pass_size(const gap_plan *p) {
+    const double batch = (double)p->opt.capacity;
+    double derived = 0, moved = 0; /* bytes: packed weights; values written and read, of one sample */
+    for (int k = 0; k < p->list.n_ops; k++) {
+        const gap_op *op = &p->list.op[k];
+        derived += (double)op->derived_bytes;
+        for (int j = 0; j < op->n_out; j++) moved += 2.0 * sizeof(float) * (double)gap_desc_stored(&op->out_desc[j]);
+    }
+    const double alive = ((double)p->arena_alive - derived) / batch;
+    const double weights = fmax(derived, (double)(p->store->floats * sizeof(float)));
+    const double fit = alive > 0 ? floor((double)GAP_PASS_CACHE / alive) : batch;
+    if (fit >= batch || fit < 2 || p->opt.kernels->blas != NULL) return p->opt.capacity;
+    return weights / fit < weights / batch + moved / 2 ? (int64_t)fit : p->opt.capacity;
+}
+
+/* Lays a plan out for so many samples at once; nothing is allocated for its calls. */
+static gap_status lay_out(gap_plan **out, gap_graph *g, gap_store *s, const gap_plan_options *options, int64_t capacity) {
     gap_status st = GAP_OK;
     gap_plan *p = NULL;
-    GAP_TRY(check_options(options, g));
-    if (s->plane[GAP_PLANE_MASTER] == NULL) return gap_fail(GAP_ERR_VALUE, "plan: the store must be sealed first");
     GAP_TRY(GAP_NEW(p));
     p->graph = g, p->store = s, p->opt = *options;
+    p->batch = options->capacity, p->opt.capacity = capacity;
     if (p->opt.kernels == NULL) GAP_TRY(gap_kernels_find(&p->opt.kernels, NULL));
     GAP_TRY(GAP_NEW_ARRAY(p->trainable, s->n_entries));
     GAP_TRY(GAP_NEW_ARRAY(p->learns, s->n_entries));
@@ -125,7 +144,24 @@ gap_status gap_plan_new(gap_plan **out, gap_graph *g, gap_store *s, const gap_pl
     GAP_TRY(GAP_NEW_ARRAY(p->value, p->list.n_values));
     GAP_TRY(gap_plan_layout(p));
     p->opt.recompute = NULL, p->opt.n_recompute = 0; /* the caller's, who may take it back */
-    if (!p->opt.measure) GAP_TRY(allocate(p));
+    *out = p, p = NULL;
+done:
+    gap_plan_free(p);
+    return st;
+}
+
+gap_status gap_plan_new(gap_plan **out, gap_graph *g, gap_store *s, const gap_plan_options *options) {
+    gap_status st = GAP_OK;
+    gap_plan *p = NULL;
+    GAP_TRY(check_options(options, g));
+    if (s->plane[GAP_PLANE_MASTER] == NULL) return gap_fail(GAP_ERR_VALUE, "plan: the store must be sealed first");
+    GAP_TRY(lay_out(&p, g, s, options, options->capacity));
+    const int64_t pass = options->training ? options->capacity : pass_size(p);
+    if (pass < options->capacity) {
+        gap_plan_free(p), p = NULL;
+        GAP_TRY(lay_out(&p, g, s, options, pass));
+    }
+    if (!options->measure) GAP_TRY(allocate(p));
     *out = p, p = NULL;
 done:
     gap_plan_free(p);

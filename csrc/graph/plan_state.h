@@ -47,6 +47,7 @@ struct gap_plan {
     gap_oplist list;
     int output[4];
     gap_desc output_desc[4];
+    int64_t batch;                  /* the caller's capacity; opt.capacity is what goes through at once: less, in evaluation */
     gap_plan_op *op;                /* (list.n_ops) */
     gap_plan_value *value;          /* (list.n_values) */
     unsigned char *arena;

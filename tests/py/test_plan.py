@@ -574,3 +574,41 @@ def test_threads_are_set_within_limits():
         with pytest.raises(ValueError, match=r"number must be in \[1, 256\]"):
             gl.set_num_threads(n)
     assert gl.get_num_threads() == before
+
+
+class Wide(nn.Module):
+    """Values that no cache holds for a whole batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 32, 3, padding=1), nn.Conv2d(32, 32, 3, padding=1)
+        self.pool, self.flat, self.fc = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 5)
+
+    def forward(self, x):
+        return self.fc(self.flat(self.pool(self.b(self.a(x)))))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "uint8"])
+def test_an_evaluation_in_passes_gives_each_sample_its_own(dtype):
+    rng = np.random.default_rng(0)
+    net, n, side = Wide().net((3, 96, 96), seed=1), 23, 96
+    if dtype == "uint8":
+        x = rng.integers(0, 256, (n, side, side, 3), dtype=np.uint8)
+    else:
+        x = rng.standard_normal((n, 3, side, side), dtype=np.float32)
+    y = rng.integers(0, 5, n)
+    options = {"batch": n, "training": False, "input_dtype": dtype, "loss": ("CrossEntropy", {})}
+    plan = _core.Plan(net.graph(), net.store, **options)
+    one = _core.Plan(net.graph(), net.store, **{**options, "batch": 1})
+    assert plan.batch == n
+    # two values of 32 channels for 23 images would be 54 MB: they go through a few at a time
+    assert plan.memory()["arena"] < 0.7 * n * 2 * 32 * side * side * 4
+    loss, pred, (out,) = plan.evaluate(x, y)
+    for k in range(n):
+        a, b, (c,) = one.evaluate(x[k : k + 1], y[k : k + 1])
+        assert (a[0], b[0]) == (loss[k], pred[k])
+        assert np.array_equal(c[0], out[k])
+    for m in (1, 5, 22):
+        assert np.array_equal(plan.forward(x[:m])[0], out[:m])
+    with pytest.raises(ShapeError, match="<= 23"):
+        plan.forward(np.concatenate([x, x]))
