@@ -58,7 +58,6 @@ class Trainer:
         from .. import recipe as recipes
 
         self.recipe, self.data, self.net, self.console, self.threads = recipe, data, net, console, threads
-        self._watch: early.Watch | None = None  # a run's own; steps that are taken alone are not watched
         self.settle(folder)
         self._check_input()
         if recipe["mix"]:
@@ -102,6 +101,7 @@ class Trainer:
         self.history: list[dict[str, Any]] = []
         self.records: dict[str, EvalRecord] = {}
         self.callbacks: tuple[Any, ...] = ()
+        self._watch: early.Watch | None = None  # of a run: steps that something else drives are not watched
         self._first: Any = None  # drawn when the epoch is over: a picture takes longer than a step
         self._saved_at = self._began = time.monotonic()
 
