@@ -47,7 +47,7 @@ def _rolled(part: Part) -> Part:
     return part.with_labels(labels)
 
 
-@fault("labels-shifted", "L2", "data", lambda bed, without, planted: 1.0)
+@fault("labels-shifted", "L2", "data", changed_labels("val"))
 def labels_shifted(bed: Bed, setup: Setup) -> Setup:
     """In the list of validation samples every label stands one line too low."""
     return setup.with_parts(val=_rolled(setup.images.val))
@@ -97,8 +97,8 @@ def other_shares(bed: Bed, setup: Setup) -> Setup:
 
 
 def _darker(part: Part, rng: np.random.Generator) -> Part:
-    x = part.images.astype(np.float64) * 0.55 + 12
-    return part.with_images(np.clip(x + rng.normal(0, 6, x.shape), 0, 255).astype(np.uint8))
+    x = part.images.astype(np.float64) * 0.45 + 20
+    return part.with_images(np.clip(x + rng.normal(0, 10, x.shape), 0, 255).astype(np.uint8))
 
 
 @fault("val-darker", "S3", "data", lost_to_samples)

@@ -45,11 +45,10 @@ NOT_PLANTED = {
 PAIRS = (
     Pair("border-tells-class", "labels-wrong-in-val"),
     Pair("labels-wrong-in-train", "odd-files"),
-    Pair("classes-shifted", "labels-wrong-in-val"),
     Pair("classes-shifted", "labels-wrong-in-train"),
     Pair("no-255", "labels-wrong-in-train"),
-    Pair("twice-255", "labels-wrong-in-val"),
-    Pair("bgr", "labels-wrong-in-val"),
+    Pair("twice-255", "labels-wrong-in-train"),
+    Pair("bgr", "labels-wrong-in-train"),
     Pair("ema-lag", "labels-wrong-in-val"),
     Pair("ema-lag", "odd-files"),
     Pair("stale-batchnorm", "odd-files"),

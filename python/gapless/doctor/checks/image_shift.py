@@ -33,7 +33,7 @@ def _cost(case: Case) -> float:
     "colour, or lost by a classifier of plain features); without a model 2 AUC - 1 of the split told",
     needs=["splits"],
     cost=_cost,
-    explains=["P1", "P2", "P3", "B1", "C4", "L3", "G1"],
+    explains=["P1", "P2", "P3", "B1", "C4", "L3", "G1", "G5"],
     reference="Rabanser et al. 2019 (1810.11953): tests of shift; Deepchecks limits 2 AUC - 1 to 0.1",
 )
 def image_shift(case: Case) -> Result:

@@ -23,7 +23,7 @@ __all__ = ["ordered_split"]
     measure="validation accuracy without the classes that training lacks minus with them; without a model, "
     "or where validation lacks classes, the share of samples whose class the other side does not have",
     needs=["splits"],
-    explains=["S2", "S3", "L3", "S6", "G1", "G3", "W1", "C1", "C4", "L2"],
+    explains=["S2", "S3", "L3", "S6", "G1", "G3", "G5", "W1", "C1", "C4", "L2"],
     reference="Keras #8346, #597: validation_split takes the tail of an array that is sorted by class",
 )
 def ordered_split(case: Case) -> Result:

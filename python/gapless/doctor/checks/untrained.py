@@ -11,6 +11,7 @@ from ..stats import Estimate
 from ..subject import NetSubject
 from ..table import check
 from ..verdict import FLAT, beats_guessing, names_matter, opinion, renamed_accuracy
+from .resolution import best_size
 
 __all__ = ["untrained"]
 
@@ -100,6 +101,9 @@ def _mended(case: Case, reference: float | None, out: Outputs) -> str | None:
     best = searched(case) if case.subject is not None else None
     if best is not None and best.accuracy - best.base > missing / 2:
         return "another preprocessing brings accuracy back"
+    sized = best_size(case) if case.subject is not None else None
+    if sized is not None and sized.estimate is not None and sized.estimate.points > missing / 2:
+        return "another input size brings accuracy back"
     return None
 
 
