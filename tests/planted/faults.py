@@ -52,6 +52,6 @@ PAIRS = (
     Pair("ema-lag", "labels-wrong-in-val"),
     Pair("ema-lag", "odd-files"),
     Pair("stale-batchnorm", "odd-files"),
-    Pair("val-darker", "labels-wrong-in-train"),
+    Pair("ordered-split", "odd-files"),
     Pair("other-shares", "odd-files"),
 )
