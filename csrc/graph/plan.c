@@ -110,6 +110,7 @@ done:
 /* Samples of an evaluation that go through the whole network together. No number depends on it; so it is as many as keep
  * the values between ops in a cache of this size, unless reading the weights for so few costs more than the values do. */
 #define GAP_PASS_CACHE ((size_t)24 << 20)
+#define GAP_PASS_OP ((size_t)3 << 20) /* bytes that an op of a pass must move on average */
 static int64_t pass_size(const gap_plan *p) {
     const double batch = (double)p->opt.capacity;
     double derived = 0, moved = 0; /* bytes: packed weights; values written and read, of one sample */
@@ -122,6 +123,8 @@ static int64_t pass_size(const gap_plan *p) {
     const double weights = fmax(derived, (double)(p->store->floats * sizeof(float)));
     const double fit = alive > 0 ? floor((double)GAP_PASS_CACHE / alive) : batch;
     if (fit >= batch || fit < 2 || p->opt.kernels->blas != NULL) return p->opt.capacity;
+    /* an op that is over in some tens of microseconds finds threads asleep, or on one CPU: that costs more than the cache saves */
+    if (fit * moved / (double)p->list.n_ops < (double)GAP_PASS_OP) return p->opt.capacity;
     return weights / fit < weights / batch + moved / 2 ? (int64_t)fit : p->opt.capacity;
 }
 
