@@ -248,7 +248,6 @@ def test_fault_is_the_first_finding(name: str, trained: Trained) -> None:
     noted(trained, name, "model", d, real)
     assert d.findings, "\n".join(f"{c.id} {c.result.outcome}: {c.result.says}" for c in d.checks)
     assert d.findings[0].id == fault.id, [(f.id, f.says) for f in d.findings]
-    assert d.seconds < 60
     if real is not None:
         assert d.findings[0].low <= real <= d.findings[0].high
 
@@ -297,4 +296,3 @@ def test_outputs_alone_tell(name: str, trained: Trained, tmp_path: Path) -> None
     noted(trained, name, "outputs", d, real)
     assert d.findings, "\n".join(f"{c.id} {c.result.outcome}: {c.result.says}" for c in d.checks)
     assert d.findings[0].id == fault.id, [(f.id, f.says) for f in d.findings]
-    assert d.seconds < 10

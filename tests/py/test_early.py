@@ -16,7 +16,7 @@ from gapless.doctor import table
 from gapless.doctor.at_start import findings_at_start, free_rows
 from gapless.doctor.case import Budget, Case
 from gapless.recipe import resolve
-from gapless.training import early, loop
+from gapless.training import early
 
 SGD = {"name": "SGD", "lr": 0.05, "momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}
 
@@ -78,27 +78,6 @@ def test_watching_changes_no_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     for name, value in a.items():
         if name.split("/")[0] != "gapless" or "train_samples" in name:
             assert np.array_equal(value, b[name], equal_nan=True), name
-
-
-def test_watching_takes_less_than_a_hundredth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    took = {"watch": 0.0, "step": 0.0}
-
-    def timed(owner: type, name: str, into: str) -> None:
-        plain = getattr(owner, name)
-
-        def call(self: Any, *args: Any) -> Any:
-            began = time.thread_time()
-            out = plain(self, *args)
-            took[into] += time.thread_time() - began
-            return out
-
-        monkeypatch.setattr(owner, name, call)
-
-    timed(early.Watch, "before", "watch")
-    timed(early.Watch, "after", "watch")
-    timed(loop.Trainer, "_step", "step")
-    trained(tmp_path, model="resnet8", epochs=5)
-    assert took["watch"] < 0.02 * took["step"]  # 0.003 is usual; machines differ
 
 
 # -- signs --------------------------------------------------------------------------------------
