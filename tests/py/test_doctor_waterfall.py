@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 import warnings
 from fractions import Fraction
@@ -15,8 +16,8 @@ import small
 import gapless as gl
 from gapless import checkpoint, doctor, nn
 from gapless.data import Data
-from gapless.doctor import retraining
-from gapless.doctor.case import Budget, Case
+from gapless.doctor import retraining, table
+from gapless.doctor.case import Budget, Case, OverBudgetError
 from gapless.doctor.falling import interaction, steps, waterfall
 from gapless.doctor.opening import open_run
 from gapless.doctor.replay import Mode, Replay
@@ -513,3 +514,36 @@ def test_wrong_labels_have_their_step_by_the_check_that_finds_them(
     clean = gl.train(gl.Recipe(data="digits", model="lenet", epochs=2), out=tmp_path / "c", verbose=0)
     said = sums(waterfall(case_of(clean.best, digits, 900.0))).step("labels")
     assert (said.points, said.says) == (0, "no training label is held for wrong")
+
+
+def test_a_check_that_runs_out_of_time_takes_its_step_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The waterfall asks check label-noise; what that raises must not end the diagnosis."""
+    run = gl.train(gl.Recipe(data="digits", model="lenet", epochs=1), out=tmp_path / "r", verbose=0)
+    case = case_of(run.best, gl.data.digits(), 900.0)
+
+    def late(case: Case) -> None:
+        raise OverBudgetError("the budget is used up")
+
+    row = dataclasses.replace(table.named("label-noise"), run=late)
+    monkeypatch.setitem(table._ROWS, row.id, row)
+    fall = sums(waterfall(case))
+    assert fall.step("labels").points == 0
+    assert any("wrong training labels have no step of their own" in note for note in case.notes)
+
+
+def test_a_check_the_waterfall_asked_is_not_run_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = gl.train(gl.Recipe(data="digits", model="lenet", epochs=1), out=tmp_path / "r", verbose=0)
+    row, calls = table.named("label-noise"), []
+
+    def counted(case: Case) -> doctor.Result:
+        calls.append(1)
+        return row.run(case)
+
+    monkeypatch.setitem(table._ROWS, row.id, dataclasses.replace(row, run=counted))
+    monkeypatch.setattr("gapless.doctor.falling.order.folds_within", lambda case: 0)
+    gl.diagnose(run, checks=["label-noise"], budget=900.0, verbose=0)
+    assert len(calls) == 1

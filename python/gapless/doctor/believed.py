@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 
+from ..errors import GaplessError
 from . import noise, table
 from .case import Case
 
@@ -26,7 +27,11 @@ def believed_labels(case: Case) -> dict[int, int] | None:
     if cost > _SHARE * case.budget.left:
         case.notes.append(f"wrong training labels have no step of their own: about {math.ceil(cost)} s")
         return None
-    result = case.keep("label noise", lambda: row.run(case))
+    try:
+        result = row.measured(case)
+    except GaplessError as e:
+        case.notes.append(f"wrong training labels have no step of their own: {e}")
+        return None
     share = result.evidence.get("train")
     if result.outcome != "found" or share is None or share["low"] <= 0:
         return None

@@ -183,7 +183,7 @@ def _run(case: Case, row: Row, cost: float) -> Result:
     try:
         # One thread for BLAS: its sums depend on the number of threads, and its threads wait by spinning.
         with threadpoolctl.threadpool_limits(limits=1):
-            return row.run(case)
+            return row.measured(case)
     except OverBudgetError as e:
         return Result.left_out(str(e))
     except GaplessError as e:
