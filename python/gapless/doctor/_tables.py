@@ -17,10 +17,10 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from ..data.sources import shorten
-from ..data.sources.list_file import read_text
+from ..data.sources.list_file import is_index, read_text
 from ..errors import DataError
 
-__all__ = ["MAX_BYTES", "MAX_ROWS", "Columns", "all_indices", "is_index", "of_arrays", "of_file"]
+__all__ = ["MAX_BYTES", "MAX_ROWS", "Columns", "all_indices", "of_arrays", "of_file"]
 
 MAX_BYTES = 1 << 30
 MAX_ROWS = 5_000_000
@@ -100,11 +100,6 @@ class _Roles:
         if self.said:
             parts.append(f"predictions from {self.said!r}")
         return ", ".join(parts)
-
-
-def is_index(text: str) -> bool:
-    """Whether a text is a class index: digits, perhaps with a minus, or ``3.0`` as data frames write it."""
-    return text.isascii() and len(text) < 10 and text.lstrip("-").isdigit() and text.count("-") <= 1
 
 
 def all_indices(texts: Iterable[str]) -> bool:
@@ -234,6 +229,7 @@ def _of_rows(
 
 
 def _cell(text: str) -> str:
+    """Without blanks; an index that a data frame wrote as ``3.0`` is ``3``."""
     text = text.strip()
     return text[:-2] if text.endswith(".0") and is_index(text[:-2]) else text
 
@@ -251,9 +247,10 @@ def _numbers(path: str, rows: list[list[str]], lines: list[int], places: list[in
 
 def _is_number(text: str) -> bool:
     try:
-        return not math.isnan(float(text)) or True
+        float(text)
     except ValueError:
         return False
+    return True
 
 
 # -- arrays ---------------------------------------------------------------------------------------

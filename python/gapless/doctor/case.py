@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from ..data import Data
     from ..evaluation import Scorer
     from ..recipe import Recipe
-    from ..training import Run
     from .detector_losses import DetectorLosses
     from .yolo_labels import YoloLabels
 
@@ -78,7 +77,6 @@ class Case:
         The model, with the weights that are deployed.
     others : dict of str to Subject
         The same network with other weights (raw, EMA, last), by name.
-    run : Run or None
     saved : Checkpoint or None
         The checkpoint under examination.
     recipe : Recipe or None
@@ -101,7 +99,6 @@ class Case:
         outputs: Mapping[str, Outputs] | None = None,
         subject: Subject | None = None,
         others: Mapping[str, Subject] | None = None,
-        run: Run | None = None,
         saved: Checkpoint | None = None,
         recipe: Recipe | None = None,
         yolo: YoloLabels | None = None,
@@ -110,7 +107,7 @@ class Case:
     ) -> None:
         self.budget, self.logged, self.data, self.subject = budget, logged, data, subject
         self.others = dict(others or {})
-        self.run, self.saved, self.recipe, self.seed = run, saved, recipe, seed
+        self.saved, self.recipe, self.seed = saved, recipe, seed
         self.yolo, self.losses = yolo, losses
         self.notes: list[str] = []
         self._outputs = dict(outputs or {})

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .case import Case
 from .features import thumbnail
 from .result import Picture, Remedy, Result
 from .stats import Estimate, difference, share
 
-__all__ = ["judged", "pictured", "without"]
+__all__ = ["copied", "judged", "pictured", "without"]
 
 LISTED = 50
 REMEDY = Remedy(
@@ -38,6 +39,16 @@ def without(case: Case, taken: Sequence[int]) -> Estimate | None:
     d = difference(int(out.right[~mask].sum()), n - k, int(out.right[mask].sum()), k)
     s = k / n
     return Estimate(s * d.points, s * d.low, s * d.high, d.p)
+
+
+def copied(case: Case) -> NDArray[np.bool_]:
+    """Which validation outputs are of an image that is, to the pixel, a training image; none where that is
+    not known."""
+    data, ids = case.data, case.outputs("val").ids
+    if data is None or "train" not in data.splits or not all(i in data for i in ids):
+        return np.zeros(len(ids), bool)
+    trained = {data.digests[i] for i in data.splits["train"]}
+    return np.array([data.digests[data.index_of(i)] in trained for i in ids], bool)
 
 
 def judged(

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from .. import _peers
 from ..data.sources import shorten
+from ..data.sources.list_file import is_index
 from ..errors import DataError
 from ..record import EvalRecord
 from . import _tables
@@ -151,7 +152,7 @@ def _classes(tables: Sequence[Columns], given: tuple[str, ...] | None) -> _Named
                 f"outputs: class index {top} among {len(texts)} different ones; give names, or classes=[…]"
             )
         return _Named(tuple(str(k) for k in range(count)))
-    if any(_tables.is_index(v) and v.startswith("-") for v in texts):
+    if any(is_index(v) and v.startswith("-") for v in texts):
         raise DataError("outputs: negative class indices")
     if widths and len(texts) != max(widths):
         raise DataError(
@@ -169,7 +170,7 @@ def _indices(t: Columns, column: list[str], what: str, named: _Named) -> NDArray
     for i, value in enumerate(column):
         if by_name:
             out[i] = known[value]
-        elif _tables.is_index(value):
+        elif is_index(value):
             out[i] = int(value)
             if not 0 <= out[i] < count:
                 raise DataError(f"{t.where(i)}: {what} {value} is outside 0..{count - 1}")

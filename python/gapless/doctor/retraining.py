@@ -7,8 +7,7 @@ the weights come out bit for bit as the run's last ones.
 
 from __future__ import annotations
 
-import tempfile
-import time
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,10 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import _core
-from ..errors import RecipeError
-from .case import OverBudgetError
+from ..errors import NonFiniteError, RecipeError
 from .subject import NetSubject, permuted
+from .trial import Trial
 
 if TYPE_CHECKING:
     from ..data import Data
@@ -64,46 +62,21 @@ def retrained(
     Raises
     ------
     RecipeError
-        A schedule that follows evaluations.
-    OverBudgetError
+        A schedule that follows evaluations, or a file of first weights that is gone.
+    NonFiniteError, OverBudgetError
     """
-    from ..data import Loader
-    from ..nn import Net
-    from ..recipe import Recipe
-    from ..training.begin import _load_pretrained
-    from ..training.console import Console
-    from ..training.loop import Trainer
-
-    saved, own = case.saved, data if data is not None else case.data
+    saved = case.saved
     assert saved is not None
-    assert own is not None
-    plain = Recipe.from_dict(saved.recipe).override(dict(changes or {})).to_dict()
-    if plain["schedule"]["name"] == "ReduceOnPlateau":
+    trial = Trial(case, changes, data=data)
+    if trial.recipe["schedule"]["name"] == "ReduceOnPlateau":
         raise RecipeError("schedule: ReduceOnPlateau follows evaluations, which a retraining does not make")
-    began = time.monotonic()
-    net = Net(saved.graph, seed=plain["seed"])
-    _load_pretrained(net, plain, own)
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer(plain, own, net, Path(folder), Console(0), None)
-        p, size = trainer.position, plain["batch_size"]
-        if trainer.ema:
-            for e in net.store.entries():
-                net.store.set(e["name"], net.store.get(e["name"]), "ema")
-        trainer._seen = trainer._right = 0
-        for epoch in range(plain["epochs"]):
-            p.epoch, p.batch = epoch, 0
-            trainer.samples.begin(epoch)
-            order = trainer.index[_core.permutation(len(trainer.index), plain["seed"], epoch)]
-            order = order[: trainer.batches * size]
-            with Loader(own, order, trainer.pipeline, size, epoch=epoch, seed=plain["seed"]) as loader:
-                for batch in loader:
-                    case.budget.ask()
-                    if limit is not None and time.monotonic() - began > limit:
-                        raise OverBudgetError(f"training again took more than the {limit:.0f} s set aside")
-                    trainer._step(batch)
-                    if p.step == until:
-                        return net.state_dict(trainer.kind)
-        return net.state_dict(trainer.kind)
+    file = trial.recipe["pretrained"]
+    if file and not Path(file).exists():
+        raise RecipeError(f"pretrained: {file} is gone: the run cannot be trained again")
+    trial.train(until, math.inf if limit is None else limit)
+    if not trial.finite:
+        raise NonFiniteError("training again: a loss or gradient is not finite")
+    return trial.net.state_dict(trial.kind)
 
 
 def folds_within(case: Case) -> int:

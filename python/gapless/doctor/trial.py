@@ -8,6 +8,7 @@ differs from the real one in what was changed, and in nothing else.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,6 @@ from numpy.typing import NDArray
 from .. import _core
 from .. import checkpoint as checkpoint_file
 from ..errors import NonFiniteError
-from ..training import ema
 from ..training.console import Console
 from ..training.loop import Trainer
 from .case import OverBudgetError
@@ -27,6 +27,7 @@ from .outputs import Outputs
 from .stats import Z95, Estimate, paired
 
 if TYPE_CHECKING:
+    from ..data import Data
     from ..data.loader import Batch
     from ..nn import Net
     from ..recipe import Recipe, Resolved
@@ -73,17 +74,23 @@ def plain_recipe(case: Case) -> dict[str, Any]:
 
 def first_weights(case: Case) -> dict[str, NDArray[np.float32]]:
     """Weights and statistics at step 0: drawn from the recipe's seed, then the pretrained file."""
-    made: dict[str, NDArray[np.float32]] = case.keep("first weights", lambda: _begun(case).state_dict())
+    return _first_of_seed(case, plain_recipe(case)["seed"])
+
+
+def _first_of_seed(case: Case, seed: int) -> dict[str, NDArray[np.float32]]:
+    made: dict[str, NDArray[np.float32]] = case.keep(
+        ("first weights", seed), lambda: _begun(case, seed).state_dict()
+    )
     return made
 
 
-def _begun(case: Case) -> Net:
+def _begun(case: Case, seed: int) -> Net:
     from ..nn import Net
     from ..nn.pretrained import load_pretrained
 
     recipe = plain_recipe(case)
     if case.saved is not None:
-        net = Net(case.saved.graph, seed=recipe["seed"])
+        net = Net(case.saved.graph, seed=seed)
     else:
         given: Net = resolved(case).net()
         net = Net(given.document, seed=None)
@@ -147,6 +154,8 @@ class Trial(Trainer):
         Training samples (manifest indices); default: the train split.
     plain_start : bool
         Begin from the layers' own kind of first weights, whatever initial values the network asks for.
+    data : Data, optional
+        Other splits of the same samples.
 
     Attributes
     ----------
@@ -164,6 +173,7 @@ class Trial(Trainer):
         weights: Mapping[str, NDArray[np.float32]] | None = None,
         index: NDArray[np.int64] | None = None,
         plain_start: bool = False,
+        data: Data | None = None,
     ) -> None:
         from ..nn import Net
         from ..recipe import Recipe
@@ -176,14 +186,13 @@ class Trial(Trainer):
             document["init"] = {}
         net = Net(document, seed=spelled["seed"] if plain_start else None)
         if not plain_start:
-            net.load_state_dict(first_weights(case) if weights is None else weights, strict=True)
-        super().__init__(spelled, case.data, net, Path(), Console(0), None)
+            first = _first_of_seed(case, spelled["seed"]) if weights is None else weights
+            net.load_state_dict(first, strict=True)
+        super().__init__(spelled, case.data if data is None else data, net, Path(), Console(0), None)
         self.case = case
         if index is not None:
             self._restrict(np.sort(np.asarray(index, np.int64)))
-        if self.ema:
-            for e in net.store.entries():
-                net.store.set(e["name"], net.store.get(e["name"]), "ema")
+        self._begin_average()
         self.losses: list[float] = []
         self.finite = True
 
@@ -212,33 +221,27 @@ class Trial(Trainer):
         not a number; the weights are those before that step.
         """
         step = len(self.losses)
-        self._hyper[:, self._lr_column] = self._lr(step) if lr is None else lr
-        decay = ema.decay_at(*self.ema, step + 1) if self.ema else -1.0
         try:
-            _, said, mean = self.plan.step(
-                batch.x,
-                batch.y,
-                hyper=self._hyper,
-                epoch=epoch,
-                step=step,
-                ids=batch.ids,
-                seed=self.recipe["seed"],
-                ema_decay=decay,
-                clip_norm=self.recipe["clip_norm"] or 0.0,
-            )
+            _, said, mean = self._update(batch, self._lr(step) if lr is None else lr, epoch, step)
         except NonFiniteError:
             self.finite = False
             return math.nan, 0
         self.losses.append(float(mean))
         return float(mean), int(np.count_nonzero(said == batch.y))
 
-    def train(self, steps: int | None = None) -> Trial:
-        """Train by the recipe, to its end or for so many steps; ends sooner where it is not finite."""
+    def train(self, steps: int | None = None, seconds: float = math.inf) -> Trial:
+        """Train by the recipe, to its end or for so many steps; ends sooner where it is not finite.
+
+        OverBudgetError where it takes longer than so many seconds.
+        """
         most = self.total if steps is None else min(steps, self.total)
+        began = time.monotonic()
         for epoch in range(self.recipe["epochs"]):
             for batch in self.feed(epoch):
                 if len(self.losses) >= most or not self.finite:
                     return self
+                if time.monotonic() - began > seconds:
+                    raise OverBudgetError(f"training again took more than the {seconds:.0f} s set aside")
                 self.update(batch, epoch=epoch)
         return self
 

@@ -195,12 +195,15 @@ class Trainer:
 
     def begin(self) -> None:
         """Position 0: the average begins as the weights, and a first checkpoint holds them."""
+        self._begin_average()
+        self._save("last")
+        self.files.event("start", samples=len(self.index), steps=self.total)
+
+    def _begin_average(self) -> None:
         store = self.net.store
         if self.ema:
             for e in store.entries():
                 store.set(e["name"], store.get(e["name"]), "ema")
-        self._save("last")
-        self.files.event("start", samples=len(self.index), steps=self.total)
 
     # -- running ----------------------------------------------------------------------------------
 
@@ -329,22 +332,10 @@ class Trainer:
         if p.step == 0:
             self._first = batch
         lr = self._lr(p.step)
-        self._hyper[:, self._lr_column] = lr
-        decay = ema.decay_at(*self.ema, p.step + 1) if self.ema else -1.0
         if self._watch is not None:
             self._watch.before(p.step)
         try:
-            loss, said, mean = self.plan.step(
-                batch.x,
-                batch.y,
-                hyper=self._hyper,
-                epoch=p.epoch,
-                step=p.step,
-                ids=batch.ids,
-                seed=self.recipe["seed"],
-                ema_decay=decay,
-                clip_norm=self.recipe["clip_norm"] or 0.0,
-            )
+            loss, said, mean = self._update(batch, lr, p.epoch, p.step)
         except NonFiniteError as e:
             raise self._explain(e, batch) from e
         right = said == batch.y
@@ -360,6 +351,22 @@ class Trainer:
         if self._wants("on_step"):
             info = {"epoch": p.epoch + 1, "step": p.step, "loss": float(mean), "lr": lr, "net": self.net}
             self._call("on_step", {**info, "ids": [self.data.ids[i] for i in batch.ids]})
+
+    def _update(self, batch: Any, lr: float, epoch: int, step: int) -> tuple[Any, Any, Any]:
+        """One update on a batch: losses and predictions of its samples, and its loss."""
+        self._hyper[:, self._lr_column] = lr
+        made: tuple[Any, Any, Any] = self.plan.step(
+            batch.x,
+            batch.y,
+            hyper=self._hyper,
+            epoch=epoch,
+            step=step,
+            ids=batch.ids,
+            seed=self.recipe["seed"],
+            ema_decay=ema.decay_at(*self.ema, step + 1) if self.ema else -1.0,
+            clip_norm=self.recipe["clip_norm"] or 0.0,
+        )
+        return made
 
     def _lr(self, step: int) -> float:
         return self.schedule.value(step, self.batches, self.total, self.recipe["optimizer"]["lr"])

@@ -146,7 +146,7 @@ def listing(
     rows, notes = _once(rows)
     names = _class_names(classes, encoding)
     texts = [r["_label"] for r in rows]
-    integers = all(_is_index(t) for t in texts)
+    integers = all(is_index(t) for t in texts)
     values: Any = texts
     if integers and (names is None or not set(texts) <= set(names)):
         values = [int(t) for t in texts]
@@ -330,7 +330,8 @@ def _once(rows: list[dict[str, str]]) -> tuple[list[dict[str, str]], list[str]]:
     return [by_id[k] for k in sorted(by_id)], notes
 
 
-def _is_index(text: str) -> bool:
+def is_index(text: str) -> bool:
+    """Whether a text is a class index: digits, perhaps with a minus."""
     return text.isascii() and (text.isdigit() or (text[:1] == "-" and text[1:].isdigit())) and len(text) < 10
 
 

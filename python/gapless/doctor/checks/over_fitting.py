@@ -6,10 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from ..case import Case
-from ..outputs import Outputs
+from ..leaks import copied
 from ..result import Remedy, Result
 from ..stats import Z95, difference
 from ..table import check
@@ -35,7 +33,7 @@ def over_fitting(case: Case) -> Result:
     augmentation, no dropout, no moving weights are between the two numbers. Validation images that are
     training images to the pixel are left out."""
     train, val = case.outputs("train"), case.outputs("val")
-    fresh = _not_leaked(case, val)
+    fresh = ~copied(case)
     if not fresh.any():
         return Result.undecided("every validation image is a training image: nothing tells over-fitting")
     right, n = int(val.right[fresh].sum()), int(fresh.sum())
@@ -59,15 +57,6 @@ def over_fitting(case: Case) -> Result:
     ordered = remedies(case.recipe.to_dict() if case.recipe is not None else {})
     numbers["remedies_in_order"] = [text for text, _ in ordered]
     return Result.found(said, e, evidence=numbers, remedy=Remedy(*ordered[0]))
-
-
-def _not_leaked(case: Case, val: Outputs) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Validation samples whose pixels are not those of a training sample."""
-    data = case.data
-    if data is None or "train" not in data.splits or not all(i in data for i in val.ids):
-        return np.ones(len(val), bool)
-    known = {data.digests[i] for i in data.splits["train"]}
-    return np.array([data.digests[data.index_of(i)] not in known for i in val.ids], bool)
 
 
 def remedies(recipe: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:

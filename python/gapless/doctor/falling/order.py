@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ...errors import EvaluationMismatch, GaplessError
 from ..believed import believed_labels
 from ..case import Case, OverBudgetError
+from ..leaks import copied
 from ..replay import Mode, Replay, Weights, replay_of
 from ..retraining import folds_within, out_of_fold
 from ..stats import Z95
@@ -278,7 +279,7 @@ def _other_images(case: Case, ladder: Ladder, now: Bools) -> list[Step]:
     assert case.data is not None
     val = case.outputs("val")
     everything, train = Count.of(val.right), Count.of(now)
-    copies = copies_in_training(case)
+    copies = copied(case)
     kept = Count.of(val.right[~copies]) if copies.any() and not copies.all() else everything
     steps, folds = [], folds_within(case)
     if len(case.data.splits.get("dev", ())):
@@ -310,14 +311,6 @@ def _by_folds(case: Case, ladder: Ladder, folds: int) -> Bools | None:
         return None
     truth = ladder.replay.labels if ladder.truth is None else ladder.truth
     return np.asarray(said == truth)
-
-
-def copies_in_training(case: Case) -> NDArray[np.bool_]:
-    """Which validation samples have the very pixels of a training sample."""
-    data = case.data
-    assert data is not None
-    trained = {data.digests[i] for i in data.indices("train").tolist()}
-    return np.array([data.digests[data.index_of(i)] in trained for i in case.outputs("val").ids], bool)
 
 
 def _leakage(everything: Count, kept: Count, copies: int) -> Step:
