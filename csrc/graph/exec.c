@@ -142,7 +142,7 @@ gap_status gap_plan_run_loss(gap_plan *p, const gap_plan_call *call, const gap_t
     loss_job job = {p->opt.loss, {.cfg = p->opt.loss_cfg, .desc = p->output_desc, .kernels = p->opt.kernels, .output = output, .y = y,
                                   .share = p->opt.loss->share(p->opt.loss_cfg, y, p->opt.training), .term = p->loss_term,
                                   .loss = p->loss, .pred = p->pred, .gradient = p->opt.training ? gradient : NULL}};
-    gap_status st = gap_parallel_sized((y->n + LOSS_CHUNK - 1) / LOSS_CHUNK, loss_chunk, &job, 8 * gap_ns_of_floats(floats));
+    gap_status st = gap_parallel_sized(gap_ceil_div(y->n, LOSS_CHUNK), loss_chunk, &job, 8 * gap_ns_of_floats(floats));
     gap_plan_clocked(p, p->list.n_ops + GAP_PLAN_ROW_LOSS, GAP_PHASE_FORWARD, began);
     if (st == GAP_OK) *mean = gap_loss_total(&job.call);
     return st;

@@ -56,6 +56,16 @@ def train(out: Path | None = None, callbacks: Any = (), resume: Any = None, **ch
         return gl.train(recipe(**change), out=out, callbacks=callbacks, verbose=0)
 
 
+SGD = {"name": "SGD", "lr": 0.05, "momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}
+
+
+def trained(folder: Path, **change: Any) -> gl.Run:
+    """A healthy run of lenet on digits without pictures, or one with something wrong in its recipe."""
+    values = {"data": "digits", "model": "lenet", "optimizer": SGD, **change}
+    with no_pictures():
+        return gl.train(gl.Recipe(**values), out=folder / "run", verbose=0, checks=False)
+
+
 def digest(path: Path | None) -> str:
     """Of everything in a checkpoint that decides what follows: weights, average, slots, position, samples'
     losses."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import small
+from small import SGD
 
 import gapless as gl
 from gapless import checkpoint, doctor, nn
@@ -21,7 +24,6 @@ from gapless.doctor.checks.selection_optimism import expected_optimism
 from gapless.doctor.lr_range import range_of
 from gapless.doctor.trial import Trial, first_weights, whole_history
 
-SGD = {"name": "SGD", "lr": 0.05, "momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}
 ADAM = {"name": "AdamW", "lr": 0.002}
 TRAINING = ("W4", "G1", "G2", "G3", "G4", "G5", "R1", "M1")
 BEFORE = ("W4", "G3", "G4", "R1")
@@ -72,17 +74,17 @@ def striped(n: int = 600, seed: int = 0) -> Any:
 
 
 @pytest.fixture(autouse=True)
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs without pictures: drawing takes longer than training here."""
-    monkeypatch.setattr("gapless.training.outputs.Folder.picture", lambda *a: None)
+def undrawn() -> Iterator[None]:
+    """Runs that a test makes by itself."""
+    with small.no_pictures():
+        yield
 
 
 # -- running ------------------------------------------------------------------------------------
 
 
-def trained(folder: Path, **recipe: Any) -> Any:
-    values = {"data": "digits", "model": "lenet", "epochs": 5, "optimizer": SGD, **recipe}
-    return gl.train(gl.Recipe(**values), out=folder / "run", verbose=0, checks=False)
+def trained(folder: Path, **recipe: Any) -> gl.Run:
+    return small.trained(folder, **{"epochs": 5, **recipe})
 
 
 def opened(run: Any, data: Any = None, budget: float = 60.0, *, last: bool = False) -> Case:

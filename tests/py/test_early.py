@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import small
+from small import SGD
 
 import gapless as gl
 from gapless import checkpoint, doctor, nn
@@ -18,18 +21,16 @@ from gapless.doctor.case import Budget, Case
 from gapless.recipe import resolve
 from gapless.training import early
 
-SGD = {"name": "SGD", "lr": 0.05, "momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}
-
 
 @pytest.fixture(autouse=True)
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs without pictures: drawing takes longer than training here."""
-    monkeypatch.setattr("gapless.training.outputs.Folder.picture", lambda *a: None)
+def undrawn() -> Iterator[None]:
+    """Runs that a test makes by itself."""
+    with small.no_pictures():
+        yield
 
 
-def trained(folder: Path, **recipe: Any) -> Any:
-    values = {"data": "digits", "model": "lenet", "epochs": 4, "optimizer": SGD, **recipe}
-    return gl.train(gl.Recipe(**values), out=folder / "run", verbose=0, checks=False)
+def trained(folder: Path, **recipe: Any) -> gl.Run:
+    return small.trained(folder, **{"epochs": 4, **recipe})
 
 
 def events(folder: Path, what: str = "sign") -> list[dict[str, Any]]:
