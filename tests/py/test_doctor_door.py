@@ -405,6 +405,32 @@ def test_labelling_rules_are_found_with_their_share(seed: int) -> None:
     assert (both != val.labels).sum() == len(moved)
 
 
+def test_a_pair_that_is_hard_both_ways_is_not_labelled_otherwise() -> None:
+    train, val = made(60, 4, 1.0), made(600, 4, 0.95, 1)
+    scores = val.scores.copy()
+    a, b = (np.flatnonzero((val.labels == c) & val.right) for c in (0, 1))
+    for rows in (a[: len(a) // 2], b[: len(b) // 5]):  # half of a are called b, a fifth of b are called a
+        scores[rows[:, None], [[0, 1]]] = scores[rows[:, None], [[1, 0]]]
+    hard = doctor.Outputs.of_logits(val.ids, val.labels, scores, val.classes)
+    assert said(of(hard, train), "labelling-rules").outcome == "clear"
+    scores[b] = val.scores[b]
+    one_way = doctor.Outputs.of_logits(val.ids, val.labels, scores, val.classes)
+    assert said(of(one_way, train), "labelling-rules").outcome == "found"
+
+
+def test_over_fitting_shows_in_losses_before_it_does_in_counts() -> None:
+    train, val = made(30, 4, 1.0), made(450, 4, 0.88, 1)
+    by_heart = doctor.Outputs.of_logits(train.ids, train.labels, 20 * train.scores, train.classes)
+    alike = said(of(val, made(30, 4, 1.0)), "over-fitting").estimate
+    sure = said(of(val, by_heart), "over-fitting").estimate
+    assert alike is not None
+    assert sure is not None
+    assert sure.p < 0.001 < alike.p
+    assert (alike.low, alike.high) == (sure.low, sure.high)  # its size is a matter of counts
+    counted = doctor.Outputs(val.ids, val.labels, val.predictions, None, "none", val.classes)
+    assert said(of(counted, by_heart), "over-fitting").estimate.p > 0.01  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize("slug", FREE)
 def test_boundary_outputs(slug: str) -> None:
     one = doctor.Outputs(["a"], np.zeros(1, np.int64), np.zeros(1, np.int64), None, "none", ("x",))

@@ -6,10 +6,14 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..case import Case
 from ..leaks import copied
+from ..outputs import Outputs
 from ..result import Remedy, Result
-from ..stats import Z95, difference
+from ..stats import Z95, Estimate, difference, wilson
 from ..table import check
 
 __all__ = ["over_fitting", "remedies"]
@@ -31,13 +35,18 @@ LEAST = 0.05
 def over_fitting(case: Case) -> Result:
     """Scores the deployed weights on training and on validation samples by the evaluation pipeline: no
     augmentation, no dropout, no moving weights are between the two numbers. Validation images that are
-    training images to the pixel are left out."""
+    training images to the pixel are left out.
+
+    Two questions. Could it be chance, that is, are training samples like any others to the model? That is
+    asked of the counts, as if both were drawn, and of the losses where there are scores. How large is it?
+    What is right on training images is known where all of them were looked at: only validation is a sample.
+    """
     train, val = case.outputs("train"), case.outputs("val")
     fresh = ~copied(case)
     if not fresh.any():
         return Result.undecided("every validation image is a training image: nothing tells over-fitting")
     right, n = int(val.right[fresh].sum()), int(fresh.sum())
-    e = difference(int(train.right.sum()), len(train), right, n)
+    e = _gap(case, train, val, fresh)
     numbers: dict[str, Any] = {
         "train_accuracy": train.accuracy,
         "val_accuracy": right / n,
@@ -57,6 +66,34 @@ def over_fitting(case: Case) -> Result:
     ordered = remedies(case.recipe.to_dict() if case.recipe is not None else {})
     numbers["remedies_in_order"] = [text for text, _ in ordered]
     return Result.found(said, e, evidence=numbers, remedy=Remedy(*ordered[0]))
+
+
+def _gap(case: Case, train: Outputs, val: Outputs, fresh: NDArray[np.bool_]) -> Estimate:
+    right, n = int(val.right[fresh].sum()), int(fresh.sum())
+    e = difference(int(train.right.sum()), len(train), right, n)
+    if case.data is not None and len(train) == len(case.data.indices("train")):
+        low, high = wilson(right, n)
+        e = e._replace(low=train.accuracy - high, high=train.accuracy - low)
+    if train.scores is not None and val.scores is not None:
+        e = e._replace(p=min(1.0, 2 * min(e.p, _p_of_losses(_losses(train), _losses(val)[fresh]))))
+    return e
+
+
+def _losses(outputs: Outputs) -> NDArray[np.float64]:
+    """(n,) minus the logarithm of what the right class was given."""
+    probabilities = outputs.probabilities
+    assert probabilities is not None
+    given = probabilities[np.arange(len(outputs)), outputs.labels]
+    return -np.log(np.maximum(given, np.finfo(np.float64).tiny))
+
+
+def _p_of_losses(train: NDArray[np.float64], val: NDArray[np.float64]) -> float:
+    """Of the hypothesis that losses on both are of one distribution: the log-rank test (Savage's scores), for
+    over-fitting shows in the tail of losses that training lacks. Its normal approximation came out up to
+    twice too small below 0.01 in simulations with 30 against 450 samples: twice the value is given."""
+    from scipy.stats import logrank
+
+    return min(1.0, 2 * float(logrank(train, val).pvalue))
 
 
 def remedies(recipe: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
