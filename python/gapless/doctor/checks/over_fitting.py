@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...metrics import wilson
 from ..case import Case
 from ..leaks import copied
 from ..outputs import Outputs
 from ..result import Remedy, Result
-from ..stats import Z95, Estimate, difference, wilson
+from ..stats import Z95, Estimate, difference
 from ..table import check
 
 __all__ = ["over_fitting", "remedies"]
