@@ -24,11 +24,17 @@ typedef struct {
     atomic_bool asleep;          /* it may be waiting on its bell */
 } worker_state;
 
+/* Chunks that one thread takes first: successive ones, so that what it wrote in the last layer is what it reads in this one,
+ * and lies in its own cache. Claimed one by one, by its thread and then by whoever has done his own. */
+typedef struct {
+    _Alignas(64) atomic_int_fast64_t next; /* chunk to claim; past `end`: none is left */
+    int64_t end;
+} share;
+
 typedef struct {
     _Alignas(64) atomic_uint_fast64_t word;
-    _Alignas(64) atomic_int_fast64_t next; /* chunk to claim */
     /* Of the open job: written before it opens, read by those inside. */
-    _Alignas(64) int64_t n_chunks;
+    _Alignas(64) int n_shares;
     gap_chunk_fn *fn;
     void *arg;
     atomic_bool stop;
@@ -38,6 +44,7 @@ typedef struct {
     atomic_int wanted;                     /* threads asked for, caller included; 0: not yet decided */
     atomic_int_fast64_t spin_ns;
     worker_state worker[MAX_THREADS];
+    share share[MAX_THREADS];
 } pool_state;
 
 static pool_state pool;
@@ -66,13 +73,20 @@ static void relax(void) {
 static uint32_t number_of(uint64_t word) { return (uint32_t)(word >> NUMBER_SHIFT); }
 static int helpers_of(uint64_t word) { return (int)(word >> HELPERS_SHIFT & (MAX_THREADS - 1)); }
 
-static void run_chunks(int thread) {
-    for (;;) {
-        if (atomic_load_explicit(&pool.stop, memory_order_relaxed)) return;
-        int64_t chunk = (int64_t)atomic_fetch_add(&pool.next, 1);
-        if (chunk >= pool.n_chunks) return;
-        pool.fn(pool.arg, chunk, thread);
+/* The next chunk for this thread: of its own share, then of the others', from the one after it on. -1: none is left. */
+static int64_t claim(int thread) {
+    for (int k = 0, at = thread; k < pool.n_shares; k++, at = at + 1 < pool.n_shares ? at + 1 : 0) {
+        share *s = &pool.share[at];
+        if (atomic_load_explicit(&s->next, memory_order_relaxed) >= s->end) continue;
+        const int64_t chunk = (int64_t)atomic_fetch_add(&s->next, 1);
+        if (chunk < s->end) return chunk;
     }
+    return -1;
+}
+
+static void run_chunks(int thread) {
+    for (int64_t chunk; !atomic_load_explicit(&pool.stop, memory_order_relaxed) && (chunk = claim(thread)) >= 0;)
+        pool.fn(pool.arg, chunk, thread);
 }
 
 static bool job_moved(uint32_t seen) { return number_of(atomic_load(&pool.word)) != seen; }
@@ -212,10 +226,20 @@ static void ensure_workers(int n) {
     }
 }
 
+/* A share for the caller and one for each helper. */
+static void deal(int64_t n_chunks, int helpers) {
+    const int64_t n = helpers + 1, each = n_chunks / n, more = n_chunks % n;
+    int64_t end = 0;
+    pool.n_shares = (int)n;
+    for (int k = 0; k < n; k++) {
+        atomic_store_explicit(&pool.share[k].next, end, memory_order_relaxed);
+        pool.share[k].end = end += each + (k < more);
+    }
+}
+
 /* Lets workers in, and calls those who sleep. */
 static void open_job(int helpers) {
     const uint64_t number = (uint64_t)number_of(atomic_load(&pool.word)) + 1;
-    atomic_store(&pool.next, 0);
     atomic_store(&pool.stop, false);
     atomic_store(&pool.word, number << NUMBER_SHIFT | OPEN | (uint64_t)helpers << HELPERS_SHIFT);
     for (int k = 0; k < helpers; k++)
@@ -243,8 +267,8 @@ static bool work_and_poll(void) {
             atomic_store(&pool.stop, true);
             return true;
         }
-        int64_t chunk = (int64_t)atomic_fetch_add(&pool.next, 1);
-        if (chunk >= pool.n_chunks) return false;
+        const int64_t chunk = claim(0);
+        if (chunk < 0) return false;
         pool.fn(pool.arg, chunk, 0);
     }
 }
@@ -265,7 +289,8 @@ static gap_status run_with_helpers(int64_t n_chunks, gap_chunk_fn *fn, void *arg
     ensure_workers((int)helpers);
     if (helpers > pool.n_workers) helpers = pool.n_workers;
     const unsigned float_state = begin_work();
-    pool.fn = fn, pool.arg = arg, pool.n_chunks = n_chunks;
+    pool.fn = fn, pool.arg = arg;
+    deal(n_chunks, (int)helpers);
     open_job((int)helpers);
     const bool stopped = work_and_poll();
     close_job();

@@ -1,7 +1,8 @@
 /* threads.h — the process's one pool. Work is a list of chunks fixed by shape; threads only decide who does which.
  *
- * The calling thread works too. Chunks are claimed by an atomic counter, so nothing may depend on which thread ran a
- * chunk; sums are kept per chunk and added in chunk order by the caller. Nested calls run in the calling thread.
+ * The calling thread works too. Each thread begins with a share of successive chunks, the same of every job of as many chunks
+ * (in layer after layer it finds in its cache what it wrote), and helps with the others' then, so nothing may depend on which
+ * thread ran a chunk; sums are kept per chunk and added in chunk order by the caller. Nested calls run in the calling thread.
  * A job is open while it has chunks to claim: workers join it when they come, and the caller waits for those who joined,
  * never for one who is asleep or whose CPU is taken away. So a slow helper costs its own chunk, not its share.
  * Workers spin briefly, then sleep (at once where there are more threads than CPUs); nobody is called who is awake.
