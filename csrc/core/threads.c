@@ -252,10 +252,10 @@ static void close_job(void) {
     if ((word & INSIDE_MASK) != 0 && !spin(all_left, 0)) sleep_until(all_left, 0, &pool.left, &pool.caller_asleep);
 }
 
-static gap_status run_alone(int64_t n_chunks, gap_chunk_fn *fn, void *arg) {
+static gap_status run_alone(int64_t n_chunks, gap_chunk_fn *fn, void *arg, int thread) {
     for (int64_t k = 0; k < n_chunks; k++) {
         if (gap_interrupt_poll()) return gap_fail(GAP_ERR_INTERRUPTED, "interrupted");
-        fn(arg, k, 0);
+        fn(arg, k, thread);
     }
     return GAP_OK;
 }
@@ -300,17 +300,14 @@ static gap_status run_with_helpers(int64_t n_chunks, gap_chunk_fn *fn, void *arg
 }
 
 gap_status gap_parallel_sized(int64_t n_chunks, gap_chunk_fn *fn, void *arg, int64_t work_ns) {
-    if (inside) { /* nested: a worker's own chunk, or a caller's */
-        for (int64_t k = 0; k < n_chunks; k++) fn(arg, k, my_thread);
-        return GAP_OK;
-    }
+    if (inside) return run_alone(n_chunks, fn, arg, my_thread); /* nested: a worker's own chunk, or a caller's */
     pthread_once(&at_fork, register_fork);
     int64_t helpers = gap_threads_get() - 1;
     if (helpers > n_chunks - 1) helpers = n_chunks - 1;
     if (helpers > work_ns / GAP_WORTH_NS - 1) helpers = work_ns / GAP_WORTH_NS - 1;
     if (helpers > 0) return run_with_helpers(n_chunks, fn, arg, helpers);
     const unsigned float_state = begin_work();
-    const gap_status st = run_alone(n_chunks, fn, arg);
+    const gap_status st = run_alone(n_chunks, fn, arg, 0);
     end_work(float_state);
     return st;
 }

@@ -3,11 +3,17 @@
 #include "core/shape.h"
 #include "core/threads.h"
 #include "graph/plan_state.h"
+#include "ops/scratch.h"
 
 static void *at(const gap_plan *p, size_t offset) { return offset == GAP_NOWHERE ? NULL : p->arena + offset; }
 
+/* The same in the arena of the call's lane. */
+static void *in_lane(const gap_plan *p, const gap_plan_call *call, size_t offset) {
+    return offset == GAP_NOWHERE ? NULL : (call->arena != NULL ? call->arena : p->arena) + offset;
+}
+
 static const void *value_at(const gap_plan *p, const gap_plan_call *call, int v) {
-    return v == 0 ? call->x : at(p, p->value[v].data);
+    return v == 0 ? call->x : in_lane(p, call, p->value[v].data);
 }
 
 float *gap_plan_gradient_at(const gap_plan *p, int entry) { return p->gradient == NULL ? NULL : at(p, p->gradient[entry]); }
@@ -37,15 +43,15 @@ static void context_values(const gap_plan *p, int k, const gap_plan_call *call, 
         if (needs >> j & 1) ctx->in[j] = second && (place->second >> j & 1) ? at(p, p->value[v].again) : value_at(p, call, v);
     }
     for (int j = 0; j < (back ? 1 : op->n_out); j++)
-        if (needs & GAP_NEED_OUT) ctx->out[j] = at(p, second && place->again ? p->value[op->out[j]].again : p->value[op->out[j]].data);
+        if (needs & GAP_NEED_OUT) ctx->out[j] = in_lane(p, call, second && place->again ? p->value[op->out[j]].again : p->value[op->out[j]].data);
 }
 
 /* Memory of the op's own. */
-static void context_own(const gap_plan *p, int k, gap_phase phase, gap_op_ctx *ctx) {
+static void context_own(const gap_plan *p, int k, const gap_plan_call *call, gap_phase phase, gap_op_ctx *ctx) {
     const gap_plan_op *place = &p->op[k];
     const bool back = phase == GAP_PHASE_BACKWARD, again = phase == GAP_PHASE_AGAIN;
-    if (phase != GAP_PHASE_COMMIT) ctx->workspace = at(p, back ? place->workspace_back : again ? place->workspace_again : place->workspace);
-    if (phase != GAP_PHASE_DERIVE) ctx->saved = at(p, (back || again) && place->saved_again != GAP_NOWHERE ? place->saved_again : place->saved);
+    if (phase != GAP_PHASE_COMMIT) ctx->workspace = in_lane(p, call, back ? place->workspace_back : again ? place->workspace_again : place->workspace);
+    if (phase != GAP_PHASE_DERIVE) ctx->saved = in_lane(p, call, (back || again) && place->saved_again != GAP_NOWHERE ? place->saved_again : place->saved);
     if (!place->fresh) ctx->derived = at(p, place->derived);
     else if (back) ctx->derived_back = at(p, place->derived_back);
     else ctx->derived = at(p, again ? place->derived_again : place->derived);
@@ -58,7 +64,7 @@ void gap_plan_context(const gap_plan *p, int k, const gap_plan_call *call, gap_p
     ctx->seed = call->seed, ctx->epoch = call->epoch, ctx->ids = call->ids;
     context_values(p, k, call, phase, ctx);
     for (int j = 0; j < op->n_weights; j++) ctx->weight[j] = gap_store_data(p->store, GAP_PLANE_MASTER, op->weight[j]);
-    context_own(p, k, phase, ctx);
+    context_own(p, k, call, phase, ctx);
     if (phase == GAP_PHASE_BACKWARD) context_gradients(p, k, ctx);
 }
 
@@ -102,7 +108,10 @@ static gap_status derive(gap_plan *p, const gap_plan_call *call) {
 
 gap_status gap_plan_run_forward(gap_plan *p, const gap_plan_call *call) {
     gap_status st = derive(p, call);
-    for (int k = 0; st == GAP_OK && k < p->list.n_ops; k++) st = run_phase(p, k, call, GAP_PHASE_FORWARD);
+    for (int k = 0; st == GAP_OK && k < p->list.n_ops; k++) {
+        if (call->stopped != NULL && atomic_load_explicit(call->stopped, memory_order_relaxed)) break;
+        st = run_phase(p, k, call, GAP_PHASE_FORWARD);
+    }
     return st;
 }
 
@@ -140,8 +149,8 @@ gap_status gap_plan_run_loss(gap_plan *p, const gap_plan_call *call, const gap_t
     }
     int64_t began = gap_plan_clock(p);
     loss_job job = {p->opt.loss, {.cfg = p->opt.loss_cfg, .desc = p->output_desc, .kernels = p->opt.kernels, .output = output, .y = y,
-                                  .share = p->opt.loss->share(p->opt.loss_cfg, y, p->opt.training), .term = p->loss_term,
-                                  .loss = p->loss, .pred = p->pred, .gradient = p->opt.training ? gradient : NULL}};
+                                  .share = p->opt.loss->share(p->opt.loss_cfg, y, p->opt.training), .term = p->loss_term + call->first,
+                                  .loss = p->loss + call->first, .pred = p->pred + call->first, .gradient = p->opt.training ? gradient : NULL}};
     gap_status st = gap_parallel_sized(gap_ceil_div(y->n, LOSS_CHUNK), loss_chunk, &job, 8 * gap_ns_of_floats(floats));
     gap_plan_clocked(p, p->list.n_ops + GAP_PLAN_ROW_LOSS, GAP_PHASE_FORWARD, began);
     if (st == GAP_OK) *mean = gap_loss_total(&job.call);
@@ -164,11 +173,11 @@ static gap_status check_targets(const gap_plan *p, int64_t n, const gap_targets 
     return p->opt.loss->check_targets(p->opt.loss_cfg, p->output_desc, y);
 }
 
-/* Outputs of the samples [at, at + call->n) to their places. */
-static void copy_outputs(const gap_plan *p, const gap_plan_call *call, int64_t at, float *const *out) {
+/* Outputs of a pass to their places. */
+static void copy_outputs(const gap_plan *p, const gap_plan_call *call, float *const *out) {
     for (int k = 0; out != NULL && k < p->graph->n_outputs; k++) {
         const size_t bytes = gap_desc_bytes(&p->output_desc[k]); /* of a sample */
-        if (out[k] != NULL) memcpy((char *)out[k] + (size_t)at * bytes, value_at(p, call, p->output[k]), (size_t)call->n * bytes);
+        if (out[k] != NULL) memcpy((char *)out[k] + (size_t)call->first * bytes, value_at(p, call, p->output[k]), (size_t)call->n * bytes);
     }
 }
 
@@ -177,22 +186,77 @@ static void copy_losses(const gap_plan *p, int64_t n, float *loss, int32_t *pred
     if (pred != NULL) memcpy(pred, p->pred, (size_t)n * sizeof *pred);
 }
 
-/* An evaluation in passes of about equal size, each of at most opt.capacity samples; y may be NULL. */
-static gap_status evaluate(gap_plan *p, int64_t n, const void *x, const gap_targets *y, float *loss, int32_t *pred, float *const *out) {
-    const int64_t passes = gap_ceil_div(n, p->opt.capacity), most = gap_ceil_div(n, passes);
+/* An evaluation, cut into passes. */
+typedef struct {
+    gap_plan *p;
+    int64_t n, most; /* samples; of a pass at most */
+    const void *x;
+    const gap_targets *y; /* may be NULL */
+    float *const *out;
+    gap_scratch lanes;
+    atomic_bool stopped;
+    atomic_int_fast64_t failed; /* the first pass that failed; `passes`: none did */
+    atomic_bool interrupted;
+} evaluation;
+
+static gap_status run_pass(evaluation *e, int64_t pass, unsigned char *arena) {
+    gap_plan *p = e->p;
     const size_t sample = (size_t)gap_desc_count(&p->graph->input) * (p->opt.input_dtype == GAP_U8 ? 1 : sizeof(float));
-    gap_status st = GAP_OK;
-    for (int64_t at = 0; st == GAP_OK && at < n; at += most) {
-        gap_plan_call call = {.n = gap_min64(most, n - at), .x = (const char *)x + (size_t)at * sample};
-        double mean;
-        st = gap_plan_run_forward(p, &call);
-        if (st == GAP_OK && y != NULL) {
-            const gap_targets part = {.n = call.n, .values = y->values, .offsets = y->offsets + at};
-            st = gap_plan_run_loss(p, &call, &part, &mean);
-            if (st == GAP_OK) copy_losses(p, call.n, loss != NULL ? loss + at : NULL, pred != NULL ? pred + at : NULL);
-        }
-        if (st == GAP_OK) copy_outputs(p, &call, at, out);
+    const int64_t first = pass * e->most;
+    const gap_plan_call call = {.n = gap_min64(e->most, e->n - first), .x = (const char *)e->x + (size_t)first * sample, .first = first,
+                                .arena = arena, .stopped = &e->stopped};
+    double mean;
+    gap_status st = gap_plan_run_forward(p, &call);
+    if (st == GAP_OK && e->y != NULL) {
+        const gap_targets part = {.n = call.n, .values = e->y->values, .offsets = e->y->offsets + first};
+        st = gap_plan_run_loss(p, &call, &part, &mean);
     }
+    if (st == GAP_OK) copy_outputs(p, &call, e->out);
+    return st;
+}
+
+static void pass_chunk(void *arg, int64_t pass, int thread) {
+    evaluation *e = arg;
+    int slot;
+    if (atomic_load(&e->stopped)) return;
+    unsigned char *arena = gap_scratch_take(&e->lanes, thread, &slot);
+    const gap_status st = run_pass(e, pass, arena);
+    gap_scratch_give(&e->lanes, slot);
+    if (st == GAP_OK) return;
+    if (st == GAP_ERR_INTERRUPTED) atomic_store(&e->interrupted, true);
+    for (int_fast64_t first = atomic_load(&e->failed); pass < first && !atomic_compare_exchange_weak(&e->failed, &first, pass);) {}
+    atomic_store(&e->stopped, true);
+}
+
+/* Passes side by side: each thread takes its own through the whole network, so that threads wait for each other once, and what
+ * a layer wrote is in the cache of the core that reads it. No number depends on who goes with whom. */
+static gap_status run_side_by_side(evaluation *e, int64_t passes) {
+    const gap_plan_call none = {.n = 1};
+    gap_status st = GAP_OK;
+    GAP_TRY(derive(e->p, &none));
+    gap_scratch_begin(&e->lanes, e->p->arena, e->p->arena_bytes, e->p->lanes);
+    atomic_store(&e->failed, passes);
+    GAP_TRY(gap_parallel(passes, pass_chunk, e));
+    if (atomic_load(&e->interrupted)) return gap_fail(GAP_ERR_INTERRUPTED, "interrupted");
+    const int64_t failed = (int64_t)atomic_load(&e->failed);
+    atomic_store(&e->stopped, false);
+    if (failed < passes) GAP_TRY(run_pass(e, failed, NULL)); /* its message is in another thread: it fails here once more */
+    if (failed < passes) return gap_fail(GAP_ERR_INTERNAL, "plan: a pass failed beside others, and not alone");
+done:
+    return st;
+}
+
+/* In passes of about equal size, each of at most opt.capacity samples; y may be NULL. */
+static gap_status evaluate(gap_plan *p, int64_t n, const void *x, const gap_targets *y, float *loss, int32_t *pred, float *const *out) {
+    evaluation e = {.p = p, .n = n, .x = x, .y = y, .out = out};
+    const int64_t threads = gap_min64(p->lanes, gap_threads_get());
+    const int64_t wide = threads > 1 && n >= GAP_LANE_SAMPLES * threads && p->times == NULL ? threads : 1;
+    const int64_t most = gap_ceil_div(n, gap_ceil_div(n, wide * p->opt.capacity) * wide), passes = gap_ceil_div(n, most);
+    gap_status st = GAP_OK;
+    e.most = most;
+    if (wide > 1) st = run_side_by_side(&e, passes);
+    for (int64_t pass = 0; wide == 1 && st == GAP_OK && pass < passes; pass++) st = run_pass(&e, pass, NULL);
+    if (st == GAP_OK && y != NULL) copy_losses(p, n, loss, pred);
     return st;
 }
 

@@ -8,6 +8,7 @@
 #include "core/shape.h"
 #include "graph/fuse.h"
 #include "graph/plan_state.h"
+#include "ops/scratch.h"
 
 void gap_plan_free(gap_plan *p) {
     if (p == NULL) return;
@@ -93,10 +94,11 @@ static gap_status make_slots(gap_plan *p) {
 static gap_status allocate(gap_plan *p) {
     gap_status st = GAP_OK;
     size_t buffers = 0; /* floats */
-    GAP_TRY(gap_alloc(&p->arena, p->arena_bytes, 1));
-    GAP_TRY(GAP_NEW_ARRAY(p->loss, p->opt.capacity));
-    GAP_TRY(GAP_NEW_ARRAY(p->loss_term, p->opt.capacity));
-    GAP_TRY(GAP_NEW_ARRAY(p->pred, p->opt.capacity));
+    if (p->lanes == 1) GAP_TRY(gap_alloc(&p->arena, p->arena_bytes, 1));
+    else GAP_TRY(gap_alloc_dirty(&p->arena, (size_t)p->lanes, p->arena_bytes)); /* what no lane writes is never in memory */
+    GAP_TRY(GAP_NEW_ARRAY(p->loss, p->batch));
+    GAP_TRY(GAP_NEW_ARRAY(p->loss_term, p->batch));
+    GAP_TRY(GAP_NEW_ARRAY(p->pred, p->batch));
     if (!p->opt.training) return GAP_OK;
     GAP_TRY(cut_ranges(p));
     for (int k = 0; k < p->store->n_entries; k++)
@@ -107,12 +109,19 @@ done:
     return st;
 }
 
+/* How many passes of an evaluation may go side by side. OpenBLAS has threads of its own. */
+static int lanes_of(const gap_plan_options *o, int64_t batch) {
+    if (o->training || o->kernels->blas != NULL) return 1;
+    return (int)gap_max64(1, gap_min64(gap_threads_get(), batch / GAP_LANE_SAMPLES));
+}
+
 /* Samples of an evaluation that go through the whole network together. No number depends on it; so it is as many as keep
- * the values between ops in a cache of this size, unless reading the weights for so few costs more than the values do. */
+ * the values between ops of all lanes in a cache of this size, unless reading the weights for so few costs more than the
+ * values do. */
 #define GAP_PASS_CACHE ((size_t)24 << 20)
-#define GAP_PASS_OP ((size_t)3 << 20) /* bytes that an op of a pass must move on average */
-static int64_t pass_size(const gap_plan *p) {
-    const double batch = (double)p->opt.capacity;
+#define GAP_PASS_CACHE_LEAST ((size_t)4 << 20) /* of a lane: many threads have more cache together */
+static int64_t pass_size(const gap_plan *p, int lanes) {
+    const double batch = (double)p->opt.capacity, most = ceil(batch / lanes);
     double derived = 0, moved = 0; /* bytes: packed weights; values written and read, of one sample */
     for (int k = 0; k < p->list.n_ops; k++) {
         const gap_op *op = &p->list.op[k];
@@ -121,11 +130,10 @@ static int64_t pass_size(const gap_plan *p) {
     }
     const double alive = ((double)p->arena_alive - derived) / batch;
     const double weights = fmax(derived, (double)(p->store->floats * sizeof(float)));
-    const double fit = alive > 0 ? floor((double)GAP_PASS_CACHE / alive) : batch;
-    if (fit >= batch || fit < 2 || p->opt.kernels->blas != NULL) return p->opt.capacity;
-    /* an op that is over in some tens of microseconds finds threads asleep, or on one CPU: that costs more than the cache saves */
-    if (fit * moved / (double)p->list.n_ops < (double)GAP_PASS_OP) return p->opt.capacity;
-    return weights / fit < weights / batch + moved / 2 ? (int64_t)fit : p->opt.capacity;
+    const double cache = fmax((double)GAP_PASS_CACHE / lanes, (double)GAP_PASS_CACHE_LEAST);
+    const double fit = alive > 0 ? floor(cache / alive) : batch;
+    if (fit >= most || fit < 1 || p->opt.kernels->blas != NULL) return (int64_t)most;
+    return weights / fit < weights / most + moved / 2 ? (int64_t)fit : (int64_t)most;
 }
 
 /* Lays a plan out for so many samples at once; nothing is allocated for its calls. */
@@ -134,7 +142,7 @@ static gap_status lay_out(gap_plan **out, gap_graph *g, gap_store *s, const gap_
     gap_plan *p = NULL;
     GAP_TRY(GAP_NEW(p));
     p->graph = g, p->store = s, p->opt = *options;
-    p->batch = options->capacity, p->opt.capacity = capacity;
+    p->batch = options->capacity, p->opt.capacity = capacity, p->lanes = 1;
     if (p->opt.kernels == NULL) GAP_TRY(gap_kernels_find(&p->opt.kernels, NULL));
     GAP_TRY(GAP_NEW_ARRAY(p->trainable, s->n_entries));
     GAP_TRY(GAP_NEW_ARRAY(p->learns, s->n_entries));
@@ -159,11 +167,14 @@ gap_status gap_plan_new(gap_plan **out, gap_graph *g, gap_store *s, const gap_pl
     GAP_TRY(check_options(options, g));
     if (s->plane[GAP_PLANE_MASTER] == NULL) return gap_fail(GAP_ERR_VALUE, "plan: the store must be sealed first");
     GAP_TRY(lay_out(&p, g, s, options, options->capacity));
-    const int64_t pass = options->training ? options->capacity : pass_size(p);
+    const int lanes = lanes_of(&p->opt, options->capacity);
+    const int64_t pass = options->training ? options->capacity : pass_size(p, lanes);
     if (pass < options->capacity) {
         gap_plan_free(p), p = NULL;
         GAP_TRY(lay_out(&p, g, s, options, pass));
     }
+    p->lanes = lanes;
+    if (lanes > 1) p->arena_bytes = gap_scratch_round(p->arena_bytes);
     if (!options->measure) GAP_TRY(allocate(p));
     *out = p, p = NULL;
 done:
@@ -212,6 +223,8 @@ gap_plan_memory gap_plan_memory_of(const gap_plan *p) {
         m.saved += op->saved_bytes;
         if (op->workspace_bytes > m.workspace) m.workspace = op->workspace_bytes;
     }
+    m.arena += (size_t)(p->lanes - 1) * (m.arena - m.derived); /* a lane has values and workspaces of its own */
+    m.alive += (size_t)(p->lanes - 1) * (m.alive - m.derived);
     m.total = m.arena + m.weights + m.slots;
     return m;
 }

@@ -31,7 +31,7 @@ typedef struct {
 GAP_MUST_USE gap_status gap_plan_new(gap_plan **out, gap_graph *g, gap_store *s, const gap_plan_options *options);
 void gap_plan_free(gap_plan *p);
 
-/* Evaluation forward of n <= capacity samples, some of them at a time where that keeps values in the cache; a plan made for
+/* Evaluation forward of n <= capacity samples, in passes that threads take side by side and that a cache holds; a plan made for
  * training refuses. x as input_dtype says. out[k]: (n, …) plain, copied to the caller. */
 GAP_MUST_USE gap_status gap_plan_forward(gap_plan *p, int64_t n, const void *x, float *const *out);
 /* Forward and per-sample loss without gradients (evaluation semantics). out may be NULL, or its members. */

@@ -11,9 +11,12 @@
 #ifndef GAP_GRAPH_PLAN_STATE_H
 #define GAP_GRAPH_PLAN_STATE_H
 
+#include <stdatomic.h>
+
 #include "graph/plan.h"
 
 #define GAP_NOWHERE SIZE_MAX        /* offset of what does not exist */
+#define GAP_LANE_SAMPLES 2           /* an evaluation of fewer per thread goes op by op, each op over all threads */
 #define GAP_UPDATE_CHUNK 16384      /* floats: a chunk of the update phase, whatever the threads */
 
 /* An op's place in the plan. Offsets are into the arena. */
@@ -48,10 +51,11 @@ struct gap_plan {
     int output[4];
     gap_desc output_desc[4];
     int64_t batch;                  /* the caller's capacity; opt.capacity is what goes through at once: less, in evaluation */
+    int lanes;                      /* passes of an evaluation that go side by side, each in a thread and an arena of its own; 1: none do */
     gap_plan_op *op;                /* (list.n_ops) */
     gap_plan_value *value;          /* (list.n_values) */
-    unsigned char *arena;
-    size_t arena_bytes, arena_alive; /* and what lives at once at most */
+    unsigned char *arena;           /* of `lanes` of these, the first: what is derived from the weights is in this one alone */
+    size_t arena_bytes, arena_alive; /* of one; and what lives at once at most */
     size_t *gradient;               /* (store->n_entries) place in the arena; GAP_NOWHERE unless the entry learns */
     bool *trainable;                /* (store->n_entries) as they were when the plan was made */
     bool *learns;                   /* (store->n_entries) backward makes a gradient of it */
@@ -60,9 +64,9 @@ struct gap_plan {
     double *range_sum;              /* (n_ranges) squares */
     int *range_bad;                 /* (n_ranges) holds something not finite */
     float *kept;                    /* the store's buffers as they were before a commit */
-    float *loss;                    /* (capacity) */
-    double *loss_term;              /* (capacity) */
-    int32_t *pred;                  /* (capacity) */
+    float *loss;                    /* (batch) */
+    double *loss_term;              /* (batch) */
+    int32_t *pred;                  /* (batch) */
     uint64_t derived_version;       /* of the store when `derived` was last made; 0: never */
     bool stepped;                   /* the arena holds a step's gradients */
     gap_plan_times *times;          /* (rows + GAP_PLAN_EXTRA_ROWS); NULL: nobody asked */
@@ -75,6 +79,9 @@ typedef struct {
     uint64_t seed;
     int64_t epoch, step;
     const int64_t *ids;
+    int64_t first;                  /* of a pass: the place of its first sample in the batch */
+    unsigned char *arena;           /* of its lane; NULL: the plan's */
+    const atomic_bool *stopped;     /* NULL, or: another pass failed, this one need not go on */
 } gap_plan_call;
 
 /* recompute.c */

@@ -252,12 +252,14 @@ static inline void square_forward(const gap_loss_call *call, int64_t begin, int6
     int64_t k_count = gap_desc_count(&call->desc[0]);
     for (int64_t s = begin; s < end; s++) {
         double one = 0;
+        int64_t top = 0;
         for (int64_t k = 0; k < k_count; k++) {
-            double e = (double)call->output[0][s * k_count + k] - (double)call->y->values[s] * (0.1 * (double)k - 0.2);
+            if (call->output[0][s * k_count + k] > call->output[0][s * k_count + top]) top = k;
+            double e = (double)call->output[0][s * k_count + k] - (double)call->y->values[call->y->offsets[s]] * (0.1 * (double)k - 0.2);
             one += e * e / 2;
             if (call->gradient != NULL) call->gradient[0][s * k_count + k] = (float)(e / (double)call->y->n);
         }
-        call->term[s] = one, call->loss[s] = (float)one, call->pred[s] = (int32_t)(s % 3);
+        call->term[s] = one, call->loss[s] = (float)one, call->pred[s] = (int32_t)top;
     }
 }
 

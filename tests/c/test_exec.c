@@ -1,3 +1,4 @@
+#include "core/shape.h"
 #include "nets.h"
 
 /* The batch's loss as a step sees it (batch statistics, dropout), without moving anything; -1 when it fails. */
@@ -273,6 +274,75 @@ static void test_exec_allocates_nothing_after_the_first_step(void) {
     net_free(&t);
 }
 
+/* Outputs and losses of n samples of a plan made with so many threads and run with so many. */
+static void lanes_evaluate(net *t, int made, int run, int64_t n, const batch *b, float *out, float *loss, int32_t *pred, int *lanes) {
+    gap_plan_options o = net_options(NET_BATCH, false, NULL);
+    gap_plan *p = NULL;
+    CHECK_OK(gap_threads_set(made));
+    CHECK_OK(gap_plan_new(&p, t->graph, t->store, &o));
+    *lanes = p->lanes;
+    memset(p->arena, 0xff, (size_t)p->lanes * p->arena_bytes);
+    CHECK_OK(gap_threads_set(run));
+    const gap_targets y = {.n = n, .values = b->targets.values, .offsets = b->targets.offsets};
+    CHECK_OK(gap_plan_evaluate(p, n, b->x, &y, loss, pred, (float *const[4]){out}));
+    gap_plan_free(p);
+    CHECK_OK(gap_threads_set(2));
+}
+
+static void test_exec_passes_side_by_side_give_the_same_bits(void) {
+    static const int made[] = {2, 3, 7, 3, 1}, run[] = {2, 3, 7, 1, 3};
+    static batch b;
+    net t = net_everything(0.3);
+    CHECK_OK(net_end(&t, 9));
+    batch_make(&b, &t, NET_BATCH, 1);
+    for (int64_t n = 1; n <= NET_BATCH; n++) {
+        float want[NET_BATCH * 6], want_loss[NET_BATCH], got[NET_BATCH * 6], loss[NET_BATCH];
+        int32_t want_pred[NET_BATCH], pred[NET_BATCH];
+        int lanes;
+        lanes_evaluate(&t, 1, 1, n, &b, want, want_loss, want_pred, &lanes);
+        CHECK(lanes == 1);
+        for (int k = 0; k < GAP_COUNTOF(made); k++) {
+            lanes_evaluate(&t, made[k], run[k], n, &b, got, loss, pred, &lanes);
+            CHECK(lanes == gap_min64(made[k], NET_BATCH / GAP_LANE_SAMPLES));
+            CHECK(memcmp(got, want, (size_t)n * 6 * sizeof *got) == 0);
+            CHECK(memcmp(loss, want_loss, (size_t)n * sizeof *loss) == 0 && memcmp(pred, want_pred, (size_t)n * sizeof *pred) == 0);
+        }
+    }
+    net_free(&t);
+}
+
+static int stop_at_once(void *cookie) { return ++*(int *)cookie > 0; }
+static int stop_soon(void *cookie) { return ++*(int *)cookie > 12; } /* in the middle of a pass */
+
+static void test_exec_passes_side_by_side_can_be_interrupted(void) {
+    static gap_interrupted_fn *const polls[] = {stop_at_once, stop_soon};
+    static batch b;
+    net t = net_everything(0.3);
+    gap_plan_options o = net_options(NET_BATCH, false, NULL);
+    gap_plan *p = NULL;
+    float out[NET_BATCH * 6], again[NET_BATCH * 6];
+    CHECK_OK(net_end(&t, 9));
+    CHECK_OK(gap_plan_new(&p, t.graph, t.store, &o));
+    CHECK(p->lanes == 2);
+    batch_make(&b, &t, NET_BATCH, 1);
+    CHECK_OK(gap_plan_forward(p, NET_BATCH, b.x, (float *const[4]){out}));
+    for (int k = 0; k < GAP_COUNTOF(polls); k++) {
+        int count = 0;
+        gap_interrupt_set(polls[k], &count, NULL, NULL);
+        gap_status st = GAP_OK;
+        for (int j = 0; j < 100 && st == GAP_OK; j++) { /* rarely the worker has done both passes before this thread begins */
+            count = 0;
+            st = gap_plan_forward(p, NET_BATCH, b.x, (float *const[4]){again});
+        }
+        CHECK(st == GAP_ERR_INTERRUPTED);
+        gap_interrupt_set(NULL, NULL, NULL, NULL);
+        CHECK_OK(gap_plan_forward(p, NET_BATCH, b.x, (float *const[4]){again}));
+        CHECK(memcmp(out, again, sizeof out) == 0);
+    }
+    gap_plan_free(p);
+    net_free(&t);
+}
+
 static void test_exec_training_learns(void) {
     net t = net_everything(0);
     gap_plan_options o = net_options(NET_BATCH, true, "SGD");
@@ -298,6 +368,8 @@ int main(void) {
     RUN(test_exec_training_gives_the_same_bits_everywhere);
     RUN(test_exec_reads_nothing_it_did_not_write);
     RUN(test_exec_threads_may_change_between_steps);
+    RUN(test_exec_passes_side_by_side_give_the_same_bits);
+    RUN(test_exec_passes_side_by_side_can_be_interrupted);
     RUN(test_exec_short_batch_does_not_see_the_last_one);
     RUN(test_exec_allocates_nothing_after_the_first_step);
     RUN(test_exec_training_learns);
