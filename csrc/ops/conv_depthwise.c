@@ -10,7 +10,7 @@
 #define UNITS 32           /* pieces of work to aim at, for any number of threads */
 #define STEP_PIXELS 448    /* of the output, in whole rows, that forward computes at a time: fewer cost more around them than the first cache saves */
 #define AHEAD_PIXELS 64    /* how far behind them forward asks for what comes: the time of a reading from memory */
-#define STREAMED ((int64_t)24 << 20) /* bytes of an output of which little is left in a last cache when it is read */
+#define STREAMED ((int64_t)48 << 20) /* bytes of input and output behind which little of an output is left in a last cache when it is read */
 #define STEP_FLOATS 6144   /* of a step's rows, padded input and output together: 24 KB of a first cache of 32 */
 
 /* ---- plan ---- */
@@ -57,6 +57,12 @@ static int64_t step_rows(int64_t a, int64_t b, int64_t piece) {
     return gap_max64(1, gap_min64(fit, piece));
 }
 
+/* Square kernels of 3 or 5 taps with stride 2, as networks use them. */
+static bool halves(const gap_depthwise *d) {
+    return (d->kernel[0] == 3 || d->kernel[0] == 5) && d->kernel[1] == d->kernel[0] && d->stride[0] == 2 && d->stride[1] == 2 &&
+           d->pad[0] == d->kernel[0] / 2 && d->pad[1] == d->pad[0] && d->dilation[0] == 1 && d->dilation[1] == 1;
+}
+
 void gap_depthwise_plan(gap_depthwise *d, const gap_op *op, int64_t capacity) {
     const gap_conv_attr *a = GAP_ATTR_CONST(op, gap_conv_attr);
     const gap_desc *x = &op->in_desc[0], *y = &op->out_desc[0];
@@ -78,6 +84,7 @@ void gap_depthwise_plan(gap_depthwise *d, const gap_op *op, int64_t capacity) {
     d->in.rows = (d->out_step - 1) * d->stride[0] + reach[0] + 1;
     d->dout.rows = (d->in_step - 1 + reach[0]) / d->stride[0] + 2;
     d->groups = gap_min64(d->blocks, gap_ceil_div(UNITS, d->chunks));
+    d->sweeps = halves(d);
     for (int k = 0; k < 2; k++)
         for (int64_t p = 0; p < gap_min64(d->stride[k], GAP_DEPTHWISE_PHASES); p++) d->phase[k][p] = find_phase(d, k, p);
 }
@@ -183,6 +190,12 @@ static void finish(const gap_stream_kernels *k, const gap_sink *out, int64_t n, 
 
 /* ---- forward ---- */
 
+/* The scratch of a unit. */
+static size_t run_bytes(const gap_depthwise *d) {
+    const size_t rows = ring_bytes(&d->in, 0), sweep = (size_t)gap_depthwise_sweep_floats(d->in_w, d->out_w) * sizeof(float);
+    return d->sweeps && sweep > rows ? sweep : rows;
+}
+
 typedef struct {
     const gap_depthwise *d;
     const gap_kernels *k;
@@ -241,6 +254,24 @@ static void run_unit(const run_job *job, ring *s, int64_t n, int64_t block, int6
     }
 }
 
+/* The same in one straight reading of x. False, with nothing done, where the kernels have no form for it. */
+static bool sweep_unit(const run_job *job, const ring *s, int64_t n, int64_t block, int64_t p0, int64_t p1) {
+    const gap_depthwise *d = job->d;
+    const gap_prologue pro = gap_source_at(job->in, n, block);
+    gap_depthwise_sweep w = {.x = job->in->x + (n * job->in->blocks + block) * job->in->plane, .w = job->w + block * d->taps * 16,
+                             .bias = job->bias ? job->bias + block * 16 : NULL, .pro = &pro,
+                             .y = job->out->y + (n * job->out->blocks + block) * job->out->plane, .in_h = d->in_h, .in_w = d->in_w, .out_w = d->out_w,
+                             .kernel = (int)d->kernel[0], .begins = true, .work = s->row0};
+    for (int64_t p = p0; p < p1; p++, w.begins = false) {
+        w.row = p * d->out_piece, w.rows = gap_min64(d->out_h - w.row, d->out_piece);
+        const gap_epilogue epi = gap_sink_at(job->out, n, block, p, w.row * d->out_w);
+        _Alignas(64) float state[9 * 16];
+        const gap_depthwise_finish f = {.epi = &epi, .state = state, .piece = w.rows * d->out_w, .stream = job->stream};
+        if (!job->k->depthwise->sweep(&w, &f)) return false;
+    }
+    return true;
+}
+
 static void run_chunk(void *arg, int64_t chunk, int thread) {
     run_job *job = arg;
     const gap_depthwise *d = job->d;
@@ -250,7 +281,9 @@ static void run_chunk(void *arg, int64_t chunk, int thread) {
     ring s = ring_begin(&d->in, job->k->stream, scratch, 0, d->in_h, d->in_w);
     for (int64_t u = gap_cut_begin(job->cut, chunk); u < gap_cut_end(job->cut, chunk); u++) {
         const int64_t band = u % d->bands, block = u / d->bands % d->blocks, n = u / d->bands / d->blocks;
-        run_unit(job, &s, n, block, pieces * band / d->bands, pieces * (band + 1) / d->bands);
+        const int64_t p0 = pieces * band / d->bands, p1 = pieces * (band + 1) / d->bands;
+        if (d->sweeps && !job->out->add && sweep_unit(job, &s, n, block, p0, p1)) continue;
+        run_unit(job, &s, n, block, p0, p1);
     }
     gap_scratch_give(&job->scratch, slot);
 }
@@ -259,9 +292,9 @@ gap_status gap_depthwise_run(const gap_depthwise *d, const gap_op_ctx *ctx, cons
                              bool has_bias, int slots) {
     const float *w = derived;
     run_job job = {.d = d, .k = ctx->kernels, .in = in, .out = out, .w = w, .bias = has_bias ? w + sections_of(d).bias : NULL,
-                   .stream = ctx->n * out->blocks * out->plane * (int64_t)sizeof(float) >= STREAMED};
+                   .stream = ctx->n * out->blocks * (in->plane + out->plane) * (int64_t)sizeof(float) >= STREAMED};
     job.cut = gap_cut_of(ctx->n * d->blocks * d->bands, (d->in_h * d->in_w + d->out_h * d->out_w) * 16 / d->bands);
-    gap_scratch_begin(&job.scratch, ctx->workspace, ring_bytes(&d->in, 0), slots);
+    gap_scratch_begin(&job.scratch, ctx->workspace, run_bytes(d), slots);
     return gap_parallel(gap_cut_chunks(job.cut), run_chunk, &job);
 }
 
@@ -287,7 +320,7 @@ static int64_t part_floats(const gap_depthwise *d) { return d->blocks * d->taps 
 static size_t parts_bytes(const gap_depthwise *d) { return gap_scratch_round((size_t)(d->chunks * part_floats(d)) * sizeof(float)); }
 
 size_t gap_depthwise_workspace_bytes(const gap_depthwise *d, bool training, int slots) {
-    const size_t forward = gap_scratch_round(ring_bytes(&d->in, 0)) * (size_t)slots;
+    const size_t forward = gap_scratch_round(run_bytes(d)) * (size_t)slots;
     if (!training) return forward;
     const size_t backward = parts_bytes(d) + gap_scratch_round(ring_bytes(&d->dout, x_pixels(d))) * (size_t)slots;
     return forward > backward ? forward : backward;
@@ -450,8 +483,7 @@ static void back_sum(void *arg, int64_t block, int thread) {
 static bool whole(const gap_depthwise *d, const gap_source *x, const gap_sink *din) {
     const gap_prologue *p = &x->pro;
     const gap_epilogue *e = &din->epi;
-    const bool half = d->stride[0] == 2 && d->stride[1] == 2 && d->kernel[0] == 3 && d->kernel[1] == 3 && d->pad[0] == 1 && d->pad[1] == 1 &&
-                      d->dilation[0] == 1 && d->dilation[1] == 1;
+    const bool half = halves(d) && d->kernel[0] == 3;
     return (half || (d->stride[0] == 1 && d->stride[1] == 1)) && e->kind == GAP_EPILOGUE_MASK && e->sums && e->z == x->x && !e->out && !e->z2 &&
            e->scale && !din->add && e->scale == p->scale && e->shift == p->shift && e->act == p->act && !p->z && !p->residual && !p->gate;
 }

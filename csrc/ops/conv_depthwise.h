@@ -34,6 +34,7 @@ typedef struct {
     int64_t in_step, out_step;        /* rows that are computed at a time (in_step: what the first cache holds) */
     int64_t groups;                   /* backward: units across the blocks of a chunk */
     int64_t bands;                    /* forward: units of a plane, whole pieces each */
+    bool sweeps;                      /* forward: of a shape that kernels may read straight on, without the ring */
     int chunks;                       /* of images, for the weight gradient */
     gap_depthwise_ring in, dout;      /* forward's input, backward's output gradient */
     gap_depthwise_phase phase[2][GAP_DEPTHWISE_PHASES];
