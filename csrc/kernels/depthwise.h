@@ -87,6 +87,7 @@ typedef struct {
     const float *scale, *shift, *mean; /* (16); mean NULL: 0 */
     float *sums;                       /* (2, 4, 16) */
     int64_t pixel;                     /* of the piece: the first of this call */
+    bool stream;                       /* dx is more than caches hold, and aligned to 64 bytes: write past them */
     int64_t stride, odd;               /* 1; or 2 for a 3x3 kernel with padding 1, the first row being even or odd: see below */
 } gap_depthwise_mask;
 

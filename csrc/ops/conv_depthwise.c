@@ -10,6 +10,7 @@
 #define UNITS 32           /* pieces of work to aim at, for any number of threads */
 #define STEP_PIXELS 448    /* of the output, in whole rows, that forward computes at a time: fewer cost more around them than the first cache saves */
 #define AHEAD_PIXELS 64    /* how far behind them forward asks for what comes: the time of a reading from memory */
+#define SHORT 32           /* pixels of rows that the machine does not follow by itself: longer ones, every other line asked for is enough */
 #define STREAMED ((int64_t)48 << 20) /* bytes of input and output behind which little of an output is left in a last cache when it is read */
 #define STEP_FLOATS 6144   /* of a step's rows, padded input and output together: 24 KB of a first cache of 32 */
 
@@ -216,7 +217,7 @@ static void ahead_add(gap_depthwise_ahead *h, const float *at, int64_t per_pixel
 static bool run_rows(const run_job *job, ring *s, const float *x, const gap_prologue *pro, float *y, int64_t block, int64_t i0, int64_t i1,
                      const gap_depthwise_finish *f) {
     const gap_depthwise *d = job->d;
-    const int64_t lo = i0 * d->stride[0] - d->pad[0], per_pixel = d->stride[0]; /* with strides every other line: the next comes along */
+    const int64_t lo = i0 * d->stride[0] - d->pad[0], per_pixel = d->stride[0] * (d->in_w <= SHORT ? d->stride[1] : 1);
     ring_fill(s, x, pro, lo, (i1 - 1) * d->stride[0] - d->pad[0] + (d->kernel[0] - 1) * d->dilation[0] + 1);
     gap_depthwise_rows r = {
         .taps = {.row = s->list, .row_step = d->stride[0], .row_tap = d->dilation[0], .px = d->stride[1] * 16, .col_tap = d->dilation[1] * 16,
@@ -311,6 +312,7 @@ typedef struct {
     float *dw;
     bool dw_add;
     int64_t n, capacity;
+    bool stream;                      /* the input's gradient is more than caches hold */
     bool whole;                       /* everything around the gradients may go into one kernel call */
     gap_scratch scratch;
 } back_job;
@@ -326,14 +328,15 @@ size_t gap_depthwise_workspace_bytes(const gap_depthwise *d, bool training, int 
     return forward > backward ? forward : backward;
 }
 
-/* The rows of phase a, columns of phase b, of input rows [r0, r1); x and dx stand at row r0; list begins with row lo. */
-static void back_phase(const back_job *job, const ring *s, int64_t r0, int64_t r1, int64_t lo, int64_t a, int64_t b, const float *x, float *dx,
+/* The rows of phase a, columns of phase b, of input rows [r0, r1); x and dx stand at row r0; list begins with row lo. How many
+ * pixels these are. */
+static int64_t back_phase(const back_job *job, const ring *s, int64_t r0, int64_t r1, int64_t lo, int64_t a, int64_t b, const float *x, float *dx,
                        const float *w, float *dw, const gap_depthwise_phase *h, const gap_depthwise_phase *v, const gap_depthwise_ahead *ahead) {
     const gap_depthwise *d = job->d;
     const int64_t sh = d->stride[0], sw = d->stride[1], first = r0 + modulo(a - r0, sh), at = ((first - r0) * d->in_w + b) * 16;
     const int64_t rows = gap_ceil_div(gap_max64(0, r1 - first), sh), pixels = gap_ceil_div(gap_max64(0, d->in_w - b), sw);
     const bool keep = job->din && job->din->add;
-    if (rows == 0 || pixels == 0) return;
+    if (rows == 0 || pixels == 0) return 0;
     gap_depthwise_taps taps = {.row_step = 1, .row_tap = h->step, .px = 16, .col_tap = v->step * 16, .taps_h = (int)h->n, .taps_w = (int)v->n};
     if (h->n && v->n) {
         taps.row = s->list + (h->first + (first - a) / sh - lo);
@@ -342,13 +345,14 @@ static void back_phase(const back_job *job, const ring *s, int64_t r0, int64_t r
             const gap_depthwise_grad g = {.taps = taps, .ahead = *ahead, .w = w, .x = x + at, .dx = dx ? dx + at : NULL, .dw = dw,
                                           .x_row = sh * d->in_w * 16, .x_px = sw * 16, .rows = rows, .pixels = pixels, .keep = keep};
             job->k->depthwise->grad(&g);
-            return;
+            return rows * pixels;
         }
     } else taps.taps_h = 0, taps.row = s->list, taps.row_step = 0;
-    if (!dx) return;
+    if (!dx) return rows * pixels;
     const gap_depthwise_rows r = {.taps = taps, .ahead = *ahead, .w = w, .y = dx + at, .y_row = sh * d->in_w * 16, .y_px = sw * 16, .rows = rows,
                                   .pixels = pixels, .keep = keep};
     job->k->depthwise->rows(&r);
+    return rows * pixels;
 }
 
 /* x of input rows [r0, r1) after its prologue: where it lies, or in the scratch. */
@@ -362,20 +366,22 @@ static const float *back_input(const back_job *job, const ring *s, int64_t n, in
     return s->x;
 }
 
-/* What comes after input row r1: the planes' next rows, or the next plane. Asked for by the last phase, for all of them. */
+/* What comes after input row r1: the planes' next rows, or the next plane. Each phase asks for as many pixels as it has, `seen` being
+ * those of the phases before it; the first for the rows of the output too. din: NULL where its lines are not to be asked for. */
 static void back_ahead(const back_job *job, const ring *s, const gap_prologue *pro, const float *dy, const float *din, int64_t n, int64_t block,
-                       int64_t r1, gap_depthwise_ahead *ahead) {
+                       int64_t r1, int64_t seen, gap_depthwise_ahead *ahead) {
     const gap_depthwise *d = job->d;
-    const int64_t at = s->loaded * d->out_w * 16, in = r1 * d->in_w * 16, plane = n * d->blocks + block;
-    const int64_t per_pixel = job->whole ? 1 : d->stride[0] * d->stride[1]; /* a phase has its share of the pixels only */
-    ahead_add(ahead, dy + at, 1);
-    ahead_add(ahead, gap_shift_(pro->z, at), 1);
-    ahead_add(ahead, gap_shift_(pro->residual, at), 1);
-    if (job->parts) ahead_add(ahead, job->x->x + plane * job->x->plane + in, per_pixel);
+    const int64_t at = s->loaded * d->out_w * 16, in = (r1 * d->in_w + seen) * 16, plane = n * d->blocks + block;
+    if (seen == 0) {
+        ahead_add(ahead, dy + at, 1);
+        ahead_add(ahead, gap_shift_(pro->z, at), 1);
+        ahead_add(ahead, gap_shift_(pro->residual, at), 1);
+    }
+    if (job->parts) ahead_add(ahead, job->x->x + plane * job->x->plane + in, 1);
     if (!din) return;
-    ahead_add(ahead, din + in, per_pixel);
-    if (job->din->epi.out) ahead_add(ahead, job->din->epi.out + plane * job->din->plane + in, per_pixel);
-    else if (!job->parts && job->din->epi.z) ahead_add(ahead, job->din->epi.z + plane * job->din->plane + in, per_pixel);
+    ahead_add(ahead, din + in, 1);
+    if (job->din->epi.out) ahead_add(ahead, job->din->epi.out + plane * job->din->plane + in, 1);
+    else if (!job->parts && job->din->epi.z) ahead_add(ahead, job->din->epi.z + plane * job->din->plane + in, 1);
 }
 
 /* Input rows [r0, r1) in one kernel call; false, with nothing done, where the kernels have none. */
@@ -391,8 +397,8 @@ static bool back_whole(const back_job *job, const ring *s, const gap_prologue *p
                             .w = job->w + block * d->taps * 16, .x = e.z + at, .dx = din + at, .dw = dw, .x_row = d->in_w * 16, .x_px = 16,
                             .rows = r1 - r0, .pixels = d->in_w};
     const gap_depthwise_mask m = {.act = e.act, .act_arg = e.act_arg, .scale = e.scale, .shift = e.shift, .mean = e.mean, .sums = sums,
-                                  .pixel = r0 % d->in_piece * d->in_w, .stride = stride, .odd = r0 % 2};
-    back_ahead(job, s, pro, job->dy->x + (n * job->dy->blocks + block) * job->dy->plane, din, n, block, r1, &g.ahead);
+                                  .pixel = r0 % d->in_piece * d->in_w, .stream = job->stream && ((uintptr_t)g.dx & 63) == 0, .stride = stride, .odd = r0 % 2};
+    back_ahead(job, s, pro, job->dy->x + (n * job->dy->blocks + block) * job->dy->plane, m.stream ? NULL : din, n, block, r1, 0, &g.ahead);
     return job->k->depthwise->grad_masked(&g, &m);
 }
 
@@ -415,14 +421,14 @@ static bool back_rows(const back_job *job, ring *s, const gap_prologue *pro, int
     ring_fill(s, dy, pro, lo, floor_div(r1 - 1 + d->pad[0], sh) + 1);
     if (sums && back_whole(job, s, pro, n, block, din, dw, r0, r1, lo, sums)) return true;
     const float *x = dw ? back_input(job, s, n, block, r0, r1) : NULL;
-    int64_t seen = 0;
+    int64_t taps = 0, seen = 0;
     for (int64_t a = 0; a < sh; a++)
         for (int64_t b = 0; b < sw; b++) {
             const gap_depthwise_phase h = phase_of(d, 0, a), v = phase_of(d, 1, b);
             gap_depthwise_ahead ahead = {.n = 0};
-            if (a == sh - 1 && b == sw - 1) back_ahead(job, s, pro, dy, din, n, block, r1, &ahead);
-            back_phase(job, s, r0, r1, lo, a, b, x, din ? din + r0 * d->in_w * 16 : NULL, w + seen * 16, dw ? dw + seen * 16 : NULL, &h, &v, &ahead);
-            seen += h.n * v.n;
+            back_ahead(job, s, pro, dy, din, n, block, r1, seen, &ahead);
+            seen += back_phase(job, s, r0, r1, lo, a, b, x, din ? din + r0 * d->in_w * 16 : NULL, w + taps * 16, dw ? dw + taps * 16 : NULL, &h, &v, &ahead);
+            taps += h.n * v.n;
         }
     return false;
 }
@@ -497,6 +503,7 @@ gap_status gap_depthwise_back(const gap_depthwise *d, const gap_op_ctx *ctx, con
                     .place = (const int32_t *)(const void *)(base + s.place), .parts = dw ? (float *)(void *)work : NULL, .dw = dw, .dw_add = dw_add, .n = ctx->n, .capacity = ctx->capacity};
     if (!din && !dw) return GAP_OK;
     job.whole = din && dw && whole(d, x, din);
+    job.stream = din && ctx->n * din->blocks * (din->plane + dy->plane) * (int64_t)sizeof(float) >= STREAMED / 2;
     gap_scratch_begin(&job.scratch, work + parts_bytes(d), ring_bytes(&d->dout, x_pixels(d)), slots);
     const gap_status st = gap_parallel(d->chunks * d->groups, back_chunk, &job);
     return st == GAP_OK && dw ? gap_parallel(d->blocks, back_sum, &job) : st;
