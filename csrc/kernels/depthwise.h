@@ -50,6 +50,22 @@ typedef struct {
     bool stream;                  /* y is more than caches hold: write past them */
 } gap_depthwise_finish;
 
+/* Forward of a plane with stride 2, a square kernel of 3 or 5 taps, padding kernel/2 and no dilation: output rows [row, row + rows)
+ * as `rows` and `rows_finished` make them, of x read through its prologue, each row once and in order. The calls of a unit come in
+ * order, the first with `begins`; what output rows have in common stays in `work` between them. */
+typedef struct {
+    const float *x, *w, *bias;    /* (in_h, in_w, 16), (taps, 16), (16) or NULL */
+    const gap_prologue *pro;
+    float *y;                     /* (out_h, out_w, 16), whatever `row` is */
+    int64_t in_h, in_w, out_w, row, rows;
+    int kernel;
+    bool begins;
+    float *work;                  /* gap_depthwise_sweep_floats */
+} gap_depthwise_sweep;
+
+/* A row of zeros, three rows of outputs at work, and those that are complete. */
+static inline int64_t gap_depthwise_sweep_floats(int64_t in_w, int64_t out_w) { return (in_w + 3 * out_w + (out_w < 28 ? 28 : out_w)) * 16; }
+
 /* Both gradients of a phase of input pixels in one reading; taps are those of the output's gradient d, one at least; px is 16:
  *   dx[k*x_row + p*x_px + lane] = start + chain as above (keep, else 0)                       dx NULL: not wanted
  *   dw[(i*taps_w + j)*16 + lane] += chain over (k, p) of x[k*x_row + p*x_px + lane] * tap(k, p, i, j) */
@@ -71,6 +87,7 @@ typedef struct {
     const float *scale, *shift, *mean; /* (16); mean NULL: 0 */
     float *sums;                       /* (2, 4, 16) */
     int64_t pixel;                     /* of the piece: the first of this call */
+    bool stream;                       /* dx is more than caches hold, and aligned to 64 bytes: write past them */
     int64_t stride, odd;               /* 1; or 2 for a 3x3 kernel with padding 1, the first row being even or odd: see below */
 } gap_depthwise_mask;
 
@@ -79,6 +96,8 @@ typedef struct {
     /* rows, and what kernels/fuse.h says of the epilogue. False where this set has no form for these taps, this width or this
      * epilogue: nothing is done then, and the parts one after another give the same bits. */
     bool (*rows_finished)(const gap_depthwise_rows *r, const gap_depthwise_finish *f);
+    /* False where this set has no form for this width, this prologue or this epilogue; nothing is done then, in any call of the unit. */
+    bool (*sweep)(const gap_depthwise_sweep *s, const gap_depthwise_finish *f);
     void (*grad)(const gap_depthwise_grad *g);
     /* grad with x and dx as said above; dx and dw must be given, keep not. With stride 2 a call takes all four phases of the
      * rows: w and dw hold the taps phase by phase (rows and columns: even even, even odd, odd even, odd odd), and row[0] is

@@ -6,7 +6,7 @@
 #define ROWS_M 8
 #define ROWS_M2 6
 #define GRAD_M 4
-#define GRAD_ACC 10
+#define GRAD_ACC 14
 #include "kernels/depthwise.inc"
 #include "kernels/isa_end.h"
 #endif

@@ -10,7 +10,8 @@
 #define UNITS 32           /* pieces of work to aim at, for any number of threads */
 #define STEP_PIXELS 448    /* of the output, in whole rows, that forward computes at a time: fewer cost more around them than the first cache saves */
 #define AHEAD_PIXELS 64    /* how far behind them forward asks for what comes: the time of a reading from memory */
-#define STREAMED ((int64_t)24 << 20) /* bytes of an output of which little is left in a last cache when it is read */
+#define SHORT 32           /* pixels of rows that the machine does not follow by itself: longer ones, every other line asked for is enough */
+#define STREAMED ((int64_t)48 << 20) /* bytes of input and output behind which little of an output is left in a last cache when it is read */
 #define STEP_FLOATS 6144   /* of a step's rows, padded input and output together: 24 KB of a first cache of 32 */
 
 /* ---- plan ---- */
@@ -57,6 +58,12 @@ static int64_t step_rows(int64_t a, int64_t b, int64_t piece) {
     return gap_max64(1, gap_min64(fit, piece));
 }
 
+/* Square kernels of 3 or 5 taps with stride 2, as networks use them. */
+static bool halves(const gap_depthwise *d) {
+    return (d->kernel[0] == 3 || d->kernel[0] == 5) && d->kernel[1] == d->kernel[0] && d->stride[0] == 2 && d->stride[1] == 2 &&
+           d->pad[0] == d->kernel[0] / 2 && d->pad[1] == d->pad[0] && d->dilation[0] == 1 && d->dilation[1] == 1;
+}
+
 void gap_depthwise_plan(gap_depthwise *d, const gap_op *op, int64_t capacity) {
     const gap_conv_attr *a = GAP_ATTR_CONST(op, gap_conv_attr);
     const gap_desc *x = &op->in_desc[0], *y = &op->out_desc[0];
@@ -78,6 +85,7 @@ void gap_depthwise_plan(gap_depthwise *d, const gap_op *op, int64_t capacity) {
     d->in.rows = (d->out_step - 1) * d->stride[0] + reach[0] + 1;
     d->dout.rows = (d->in_step - 1 + reach[0]) / d->stride[0] + 2;
     d->groups = gap_min64(d->blocks, gap_ceil_div(UNITS, d->chunks));
+    d->sweeps = halves(d);
     for (int k = 0; k < 2; k++)
         for (int64_t p = 0; p < gap_min64(d->stride[k], GAP_DEPTHWISE_PHASES); p++) d->phase[k][p] = find_phase(d, k, p);
 }
@@ -183,6 +191,12 @@ static void finish(const gap_stream_kernels *k, const gap_sink *out, int64_t n, 
 
 /* ---- forward ---- */
 
+/* The scratch of a unit. */
+static size_t run_bytes(const gap_depthwise *d) {
+    const size_t rows = ring_bytes(&d->in, 0), sweep = (size_t)gap_depthwise_sweep_floats(d->in_w, d->out_w) * sizeof(float);
+    return d->sweeps && sweep > rows ? sweep : rows;
+}
+
 typedef struct {
     const gap_depthwise *d;
     const gap_kernels *k;
@@ -203,7 +217,7 @@ static void ahead_add(gap_depthwise_ahead *h, const float *at, int64_t per_pixel
 static bool run_rows(const run_job *job, ring *s, const float *x, const gap_prologue *pro, float *y, int64_t block, int64_t i0, int64_t i1,
                      const gap_depthwise_finish *f) {
     const gap_depthwise *d = job->d;
-    const int64_t lo = i0 * d->stride[0] - d->pad[0], per_pixel = d->stride[0]; /* with strides every other line: the next comes along */
+    const int64_t lo = i0 * d->stride[0] - d->pad[0], per_pixel = d->stride[0] * (d->in_w <= SHORT ? d->stride[1] : 1);
     ring_fill(s, x, pro, lo, (i1 - 1) * d->stride[0] - d->pad[0] + (d->kernel[0] - 1) * d->dilation[0] + 1);
     gap_depthwise_rows r = {
         .taps = {.row = s->list, .row_step = d->stride[0], .row_tap = d->dilation[0], .px = d->stride[1] * 16, .col_tap = d->dilation[1] * 16,
@@ -241,6 +255,24 @@ static void run_unit(const run_job *job, ring *s, int64_t n, int64_t block, int6
     }
 }
 
+/* The same in one straight reading of x. False, with nothing done, where the kernels have no form for it. */
+static bool sweep_unit(const run_job *job, const ring *s, int64_t n, int64_t block, int64_t p0, int64_t p1) {
+    const gap_depthwise *d = job->d;
+    const gap_prologue pro = gap_source_at(job->in, n, block);
+    gap_depthwise_sweep w = {.x = job->in->x + (n * job->in->blocks + block) * job->in->plane, .w = job->w + block * d->taps * 16,
+                             .bias = job->bias ? job->bias + block * 16 : NULL, .pro = &pro,
+                             .y = job->out->y + (n * job->out->blocks + block) * job->out->plane, .in_h = d->in_h, .in_w = d->in_w, .out_w = d->out_w,
+                             .kernel = (int)d->kernel[0], .begins = true, .work = s->row0};
+    for (int64_t p = p0; p < p1; p++, w.begins = false) {
+        w.row = p * d->out_piece, w.rows = gap_min64(d->out_h - w.row, d->out_piece);
+        const gap_epilogue epi = gap_sink_at(job->out, n, block, p, w.row * d->out_w);
+        _Alignas(64) float state[9 * 16];
+        const gap_depthwise_finish f = {.epi = &epi, .state = state, .piece = w.rows * d->out_w, .stream = job->stream};
+        if (!job->k->depthwise->sweep(&w, &f)) return false;
+    }
+    return true;
+}
+
 static void run_chunk(void *arg, int64_t chunk, int thread) {
     run_job *job = arg;
     const gap_depthwise *d = job->d;
@@ -250,7 +282,9 @@ static void run_chunk(void *arg, int64_t chunk, int thread) {
     ring s = ring_begin(&d->in, job->k->stream, scratch, 0, d->in_h, d->in_w);
     for (int64_t u = gap_cut_begin(job->cut, chunk); u < gap_cut_end(job->cut, chunk); u++) {
         const int64_t band = u % d->bands, block = u / d->bands % d->blocks, n = u / d->bands / d->blocks;
-        run_unit(job, &s, n, block, pieces * band / d->bands, pieces * (band + 1) / d->bands);
+        const int64_t p0 = pieces * band / d->bands, p1 = pieces * (band + 1) / d->bands;
+        if (d->sweeps && !job->out->add && sweep_unit(job, &s, n, block, p0, p1)) continue;
+        run_unit(job, &s, n, block, p0, p1);
     }
     gap_scratch_give(&job->scratch, slot);
 }
@@ -259,9 +293,9 @@ gap_status gap_depthwise_run(const gap_depthwise *d, const gap_op_ctx *ctx, cons
                              bool has_bias, int slots) {
     const float *w = derived;
     run_job job = {.d = d, .k = ctx->kernels, .in = in, .out = out, .w = w, .bias = has_bias ? w + sections_of(d).bias : NULL,
-                   .stream = ctx->n * out->blocks * out->plane * (int64_t)sizeof(float) >= STREAMED};
+                   .stream = ctx->n * out->blocks * (in->plane + out->plane) * (int64_t)sizeof(float) >= STREAMED};
     job.cut = gap_cut_of(ctx->n * d->blocks * d->bands, (d->in_h * d->in_w + d->out_h * d->out_w) * 16 / d->bands);
-    gap_scratch_begin(&job.scratch, ctx->workspace, ring_bytes(&d->in, 0), slots);
+    gap_scratch_begin(&job.scratch, ctx->workspace, run_bytes(d), slots);
     return gap_parallel(gap_cut_chunks(job.cut), run_chunk, &job);
 }
 
@@ -278,6 +312,7 @@ typedef struct {
     float *dw;
     bool dw_add;
     int64_t n, capacity;
+    bool stream;                      /* the input's gradient is more than caches hold */
     bool whole;                       /* everything around the gradients may go into one kernel call */
     gap_scratch scratch;
 } back_job;
@@ -287,20 +322,21 @@ static int64_t part_floats(const gap_depthwise *d) { return d->blocks * d->taps 
 static size_t parts_bytes(const gap_depthwise *d) { return gap_scratch_round((size_t)(d->chunks * part_floats(d)) * sizeof(float)); }
 
 size_t gap_depthwise_workspace_bytes(const gap_depthwise *d, bool training, int slots) {
-    const size_t forward = gap_scratch_round(ring_bytes(&d->in, 0)) * (size_t)slots;
+    const size_t forward = gap_scratch_round(run_bytes(d)) * (size_t)slots;
     if (!training) return forward;
     const size_t backward = parts_bytes(d) + gap_scratch_round(ring_bytes(&d->dout, x_pixels(d))) * (size_t)slots;
     return forward > backward ? forward : backward;
 }
 
-/* The rows of phase a, columns of phase b, of input rows [r0, r1); x and dx stand at row r0; list begins with row lo. */
-static void back_phase(const back_job *job, const ring *s, int64_t r0, int64_t r1, int64_t lo, int64_t a, int64_t b, const float *x, float *dx,
+/* The rows of phase a, columns of phase b, of input rows [r0, r1); x and dx stand at row r0; list begins with row lo. How many
+ * pixels these are. */
+static int64_t back_phase(const back_job *job, const ring *s, int64_t r0, int64_t r1, int64_t lo, int64_t a, int64_t b, const float *x, float *dx,
                        const float *w, float *dw, const gap_depthwise_phase *h, const gap_depthwise_phase *v, const gap_depthwise_ahead *ahead) {
     const gap_depthwise *d = job->d;
     const int64_t sh = d->stride[0], sw = d->stride[1], first = r0 + modulo(a - r0, sh), at = ((first - r0) * d->in_w + b) * 16;
     const int64_t rows = gap_ceil_div(gap_max64(0, r1 - first), sh), pixels = gap_ceil_div(gap_max64(0, d->in_w - b), sw);
     const bool keep = job->din && job->din->add;
-    if (rows == 0 || pixels == 0) return;
+    if (rows == 0 || pixels == 0) return 0;
     gap_depthwise_taps taps = {.row_step = 1, .row_tap = h->step, .px = 16, .col_tap = v->step * 16, .taps_h = (int)h->n, .taps_w = (int)v->n};
     if (h->n && v->n) {
         taps.row = s->list + (h->first + (first - a) / sh - lo);
@@ -309,13 +345,14 @@ static void back_phase(const back_job *job, const ring *s, int64_t r0, int64_t r
             const gap_depthwise_grad g = {.taps = taps, .ahead = *ahead, .w = w, .x = x + at, .dx = dx ? dx + at : NULL, .dw = dw,
                                           .x_row = sh * d->in_w * 16, .x_px = sw * 16, .rows = rows, .pixels = pixels, .keep = keep};
             job->k->depthwise->grad(&g);
-            return;
+            return rows * pixels;
         }
     } else taps.taps_h = 0, taps.row = s->list, taps.row_step = 0;
-    if (!dx) return;
+    if (!dx) return rows * pixels;
     const gap_depthwise_rows r = {.taps = taps, .ahead = *ahead, .w = w, .y = dx + at, .y_row = sh * d->in_w * 16, .y_px = sw * 16, .rows = rows,
                                   .pixels = pixels, .keep = keep};
     job->k->depthwise->rows(&r);
+    return rows * pixels;
 }
 
 /* x of input rows [r0, r1) after its prologue: where it lies, or in the scratch. */
@@ -329,20 +366,22 @@ static const float *back_input(const back_job *job, const ring *s, int64_t n, in
     return s->x;
 }
 
-/* What comes after input row r1: the planes' next rows, or the next plane. Asked for by the last phase, for all of them. */
+/* What comes after input row r1: the planes' next rows, or the next plane. Each phase asks for as many pixels as it has, `seen` being
+ * those of the phases before it; the first for the rows of the output too. din: NULL where its lines are not to be asked for. */
 static void back_ahead(const back_job *job, const ring *s, const gap_prologue *pro, const float *dy, const float *din, int64_t n, int64_t block,
-                       int64_t r1, gap_depthwise_ahead *ahead) {
+                       int64_t r1, int64_t seen, gap_depthwise_ahead *ahead) {
     const gap_depthwise *d = job->d;
-    const int64_t at = s->loaded * d->out_w * 16, in = r1 * d->in_w * 16, plane = n * d->blocks + block;
-    const int64_t per_pixel = job->whole ? 1 : d->stride[0] * d->stride[1]; /* a phase has its share of the pixels only */
-    ahead_add(ahead, dy + at, 1);
-    ahead_add(ahead, gap_shift_(pro->z, at), 1);
-    ahead_add(ahead, gap_shift_(pro->residual, at), 1);
-    if (job->parts) ahead_add(ahead, job->x->x + plane * job->x->plane + in, per_pixel);
+    const int64_t at = s->loaded * d->out_w * 16, in = (r1 * d->in_w + seen) * 16, plane = n * d->blocks + block;
+    if (seen == 0) {
+        ahead_add(ahead, dy + at, 1);
+        ahead_add(ahead, gap_shift_(pro->z, at), 1);
+        ahead_add(ahead, gap_shift_(pro->residual, at), 1);
+    }
+    if (job->parts) ahead_add(ahead, job->x->x + plane * job->x->plane + in, 1);
     if (!din) return;
-    ahead_add(ahead, din + in, per_pixel);
-    if (job->din->epi.out) ahead_add(ahead, job->din->epi.out + plane * job->din->plane + in, per_pixel);
-    else if (!job->parts && job->din->epi.z) ahead_add(ahead, job->din->epi.z + plane * job->din->plane + in, per_pixel);
+    ahead_add(ahead, din + in, 1);
+    if (job->din->epi.out) ahead_add(ahead, job->din->epi.out + plane * job->din->plane + in, 1);
+    else if (!job->parts && job->din->epi.z) ahead_add(ahead, job->din->epi.z + plane * job->din->plane + in, 1);
 }
 
 /* Input rows [r0, r1) in one kernel call; false, with nothing done, where the kernels have none. */
@@ -358,8 +397,8 @@ static bool back_whole(const back_job *job, const ring *s, const gap_prologue *p
                             .w = job->w + block * d->taps * 16, .x = e.z + at, .dx = din + at, .dw = dw, .x_row = d->in_w * 16, .x_px = 16,
                             .rows = r1 - r0, .pixels = d->in_w};
     const gap_depthwise_mask m = {.act = e.act, .act_arg = e.act_arg, .scale = e.scale, .shift = e.shift, .mean = e.mean, .sums = sums,
-                                  .pixel = r0 % d->in_piece * d->in_w, .stride = stride, .odd = r0 % 2};
-    back_ahead(job, s, pro, job->dy->x + (n * job->dy->blocks + block) * job->dy->plane, din, n, block, r1, &g.ahead);
+                                  .pixel = r0 % d->in_piece * d->in_w, .stream = job->stream && ((uintptr_t)g.dx & 63) == 0, .stride = stride, .odd = r0 % 2};
+    back_ahead(job, s, pro, job->dy->x + (n * job->dy->blocks + block) * job->dy->plane, m.stream ? NULL : din, n, block, r1, 0, &g.ahead);
     return job->k->depthwise->grad_masked(&g, &m);
 }
 
@@ -382,14 +421,14 @@ static bool back_rows(const back_job *job, ring *s, const gap_prologue *pro, int
     ring_fill(s, dy, pro, lo, floor_div(r1 - 1 + d->pad[0], sh) + 1);
     if (sums && back_whole(job, s, pro, n, block, din, dw, r0, r1, lo, sums)) return true;
     const float *x = dw ? back_input(job, s, n, block, r0, r1) : NULL;
-    int64_t seen = 0;
+    int64_t taps = 0, seen = 0;
     for (int64_t a = 0; a < sh; a++)
         for (int64_t b = 0; b < sw; b++) {
             const gap_depthwise_phase h = phase_of(d, 0, a), v = phase_of(d, 1, b);
             gap_depthwise_ahead ahead = {.n = 0};
-            if (a == sh - 1 && b == sw - 1) back_ahead(job, s, pro, dy, din, n, block, r1, &ahead);
-            back_phase(job, s, r0, r1, lo, a, b, x, din ? din + r0 * d->in_w * 16 : NULL, w + seen * 16, dw ? dw + seen * 16 : NULL, &h, &v, &ahead);
-            seen += h.n * v.n;
+            back_ahead(job, s, pro, dy, din, n, block, r1, seen, &ahead);
+            seen += back_phase(job, s, r0, r1, lo, a, b, x, din ? din + r0 * d->in_w * 16 : NULL, w + taps * 16, dw ? dw + taps * 16 : NULL, &h, &v, &ahead);
+            taps += h.n * v.n;
         }
     return false;
 }
@@ -450,8 +489,7 @@ static void back_sum(void *arg, int64_t block, int thread) {
 static bool whole(const gap_depthwise *d, const gap_source *x, const gap_sink *din) {
     const gap_prologue *p = &x->pro;
     const gap_epilogue *e = &din->epi;
-    const bool half = d->stride[0] == 2 && d->stride[1] == 2 && d->kernel[0] == 3 && d->kernel[1] == 3 && d->pad[0] == 1 && d->pad[1] == 1 &&
-                      d->dilation[0] == 1 && d->dilation[1] == 1;
+    const bool half = halves(d) && d->kernel[0] == 3;
     return (half || (d->stride[0] == 1 && d->stride[1] == 1)) && e->kind == GAP_EPILOGUE_MASK && e->sums && e->z == x->x && !e->out && !e->z2 &&
            e->scale && !din->add && e->scale == p->scale && e->shift == p->shift && e->act == p->act && !p->z && !p->residual && !p->gate;
 }
@@ -465,6 +503,8 @@ gap_status gap_depthwise_back(const gap_depthwise *d, const gap_op_ctx *ctx, con
                     .place = (const int32_t *)(const void *)(base + s.place), .parts = dw ? (float *)(void *)work : NULL, .dw = dw, .dw_add = dw_add, .n = ctx->n, .capacity = ctx->capacity};
     if (!din && !dw) return GAP_OK;
     job.whole = din && dw && whole(d, x, din);
+    /* with stride 1 it cost up to a fifth (measured on Zen 4): there the kernel has work enough while lines that were asked for come in */
+    job.stream = din && d->stride[0] == 2 && ctx->n * din->blocks * (din->plane + dy->plane) * (int64_t)sizeof(float) >= STREAMED / 2;
     gap_scratch_begin(&job.scratch, work + parts_bytes(d), ring_bytes(&d->dout, x_pixels(d)), slots);
     const gap_status st = gap_parallel(d->chunks * d->groups, back_chunk, &job);
     return st == GAP_OK && dw ? gap_parallel(d->blocks, back_sum, &job) : st;

@@ -2,7 +2,8 @@
  *
  * Planes (image, block of 16 channels) are independent. Each is walked once, some rows at a time: what they need is loaded
  * through the prologue into a ring of padded rows, they are computed, and when a piece (gap_piece_rows) is complete the
- * epilogue is applied while that is in the cache. Nothing but inputs and outputs travels through memory.
+ * epilogue is applied while that is in the cache. Nothing but inputs and outputs travels through memory. Forward with stride 2
+ * needs no ring where the kernels can read the input straight on (kernels/depthwise.h, sweep): the same chains, the same bits.
  *
  * Order of summation (a function of shape only): an output is one chain from bias or 0 over (kh, kw); an input gradient one
  * chain from 0 over the taps that reach it, (kh, kw) falling; where a sink adds, the chain begins with what is there.
@@ -34,6 +35,7 @@ typedef struct {
     int64_t in_step, out_step;        /* rows that are computed at a time (in_step: what the first cache holds) */
     int64_t groups;                   /* backward: units across the blocks of a chunk */
     int64_t bands;                    /* forward: units of a plane, whole pieces each */
+    bool sweeps;                      /* forward: of a shape that kernels may read straight on, without the ring */
     int chunks;                       /* of images, for the weight gradient */
     gap_depthwise_ring in, dout;      /* forward's input, backward's output gradient */
     gap_depthwise_phase phase[2][GAP_DEPTHWISE_PHASES];

@@ -16,6 +16,9 @@ static const dw_shape shapes[] = {
     {3, 48, 1, 1, {3, 3}, {1, 1}, {1, 1}, {1, 1}},    {2, 16, 1, 300, {1, 3}, {1, 1}, {0, 1}, {1, 1}},
     {2, 16, 300, 1, {3, 1}, {1, 2}, {1, 0}, {1, 1}},  {1, 16, 20, 20, {4, 6}, {1, 1}, {2, 3}, {1, 1}},
     {1, 32, 64, 64, {3, 3}, {1, 1}, {6, 6}, {6, 6}},
+    {2, 24, 14, 14, {5, 5}, {2, 2}, {2, 2}, {1, 1}},  {1, 16, 57, 55, {5, 5}, {2, 2}, {2, 2}, {1, 1}}, /* read straight on: whole tiles */
+    {3, 16, 15, 16, {3, 3}, {2, 2}, {1, 1}, {1, 1}},  {1, 32, 112, 56, {3, 3}, {2, 2}, {1, 1}, {1, 1}},
+    {2, 16, 8, 7, {5, 5}, {2, 2}, {2, 2}, {1, 1}},    {1, 16, 2, 13, {3, 3}, {2, 2}, {1, 1}, {1, 1}},
 };
 
 static const char *const set_names[] = {"avx512", "avx2", "neon", "ref"};
@@ -36,6 +39,7 @@ typedef struct {
 static const fusion plain = {0, 0, 0, 0, false, true};
 static const fusion fusions[] = {
     {1, 1, 1, 1, false, false}, {2, 1, 2, 2, false, true}, {3, 2, 3, 3, false, true}, {4, 1, 1, 4, true, false}, {0, 2, 3, 5, true, true}, {5, 0, 2, 1, false, false},
+    {0, 1, 4, 1, false, true}, {6, 0, 4, 0, false, false},
 };
 
 static gap_source source_x(const dw_case *c, int kind) {
@@ -44,7 +48,8 @@ static gap_source source_x(const dw_case *c, int kind) {
     if (kind == 2) s.pro.act = GAP_ACT_HARDSWISH;
     if (kind == 3) s.pro.residual = c->rx, s.pro.residual_scale = c->v[2], s.pro.residual_shift = c->v[3], s.pro.act = GAP_ACT_LEAKY_RELU, s.pro.act_arg = 0.1f;
     if (kind == 4) s.pro.gate = c->v[7], s.pro.act = GAP_ACT_SILU;
-    if (kind == 5) s.pro.act = GAP_ACT_RELU;
+    if (kind == 5 || kind == 6) s.pro.act = GAP_ACT_RELU;
+    if (kind == 6) s.pro.scale = c->v[0], s.pro.shift = c->v[1];
     return s;
 }
 
@@ -61,6 +66,7 @@ static gap_sink sink_y(const dw_case *c, int kind, bool add) {
     if (kind == 1) s.epi = (gap_epilogue){.kind = GAP_EPILOGUE_SUMS, .pivot = c->v[4], .sums = c->out_sums};
     if (kind == 2) s.epi = (gap_epilogue){.kind = GAP_EPILOGUE_SUMS, .sums = c->out_sums};
     if (kind == 3) s.epi = (gap_epilogue){.kind = GAP_EPILOGUE_APPLY, .scale = c->v[5], .shift = c->v[6], .residual = c->ry, .act = GAP_ACT_HARDSWISH};
+    if (kind == 4) s.epi = (gap_epilogue){.kind = GAP_EPILOGUE_APPLY, .scale = c->v[5], .shift = c->v[6], .act = GAP_ACT_RELU6};
     return s;
 }
 
