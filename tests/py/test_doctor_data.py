@@ -390,6 +390,38 @@ def test_group_leakage_by_a_column(tmp_path: Path) -> None:
     assert f.evidence["by"] == "column patient"
 
 
+@pytest.mark.parametrize("tag", ["original", "changed"])
+def test_group_leakage_by_exif_time_and_device(tmp_path: Path, tag: str) -> None:
+    """Bursts: pictures of one second of one camera, under names that tell nothing."""
+    rng = np.random.default_rng(2)
+    base, names = smooth(40, 6, 16), rng.permutation(240)
+
+    def written(folder: Path, bursts: int) -> Data:
+        for i in range(240):
+            g = i % 40
+            image = np.clip(base[g] + rng.normal(0, 20, base[g].shape), 0, 255).astype(np.uint8)
+            exif = PIL.Image.Exif()
+            exif[0x010F], exif[0x0110] = "Maker", f"Model {g % 2}"
+            second = f"2024:05:01 10:{(i % bursts) // 60:02d}:{(i % bursts) % 60:02d}"
+            if tag == "original":
+                exif.get_ifd(0x8769)[0x9003] = second
+            else:
+                exif[0x0132] = second
+            # no number at its end: the name is no group
+            name = f"{'ab'[g % 2]}/{chr(97 + names[i] // 26)}{chr(97 + names[i] % 26)}.jpg"
+            saved(folder, [name], image[None], exif=exif, quality=90)
+        return gl.data.folder(folder, progress=False)
+
+    f = run(written(tmp_path / "x", 40), "S6").findings[0]
+    assert f.evidence["by"] == "EXIF time and device"
+    assert f.points < -0.9
+    assert "Model" in f.says
+    # every picture in a second of its own: no groups
+    alone = only(written(tmp_path / "y", 240), "S6")
+    assert alone.outcome == "clear"
+    assert "EXIF time and device" not in alone.evidence["groupings"]
+
+
 @pytest.mark.parametrize("kind", ["border", "brightness"])
 def test_shortcut_in_the_pixels(kind: str) -> None:
     a, b = halves()

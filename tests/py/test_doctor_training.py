@@ -447,6 +447,19 @@ def test_selection_is_told_from_the_test_record(tmp_path: Path) -> None:
     assert r.estimate.low <= 0 <= r.estimate.high
 
 
+def test_selection_is_told_from_a_test_split_where_data_are_handed_over(tmp_path: Path) -> None:
+    data = {"digits": True, "split": [0.3, 0.1, 0.6]}
+    run = trained(tmp_path, data=data, epochs=10)
+    assert "no test record" in result(examined(opened(run), "M1"), "M1").says
+    case = opened(run, data)
+    r = result(examined(case, "M1"), "M1")
+    assert r.evidence["test_n"] == len(case.outputs("test"))
+    assert r.evidence["test_accuracy"] == case.outputs("test").accuracy
+    assert r.outcome in ("clear", "undecided")
+    assert r.estimate is not None
+    assert r.estimate.points == pytest.approx(r.evidence["test_accuracy"] - r.evidence["val_accuracy"])
+
+
 # -- boundaries and costs -----------------------------------------------------------------------
 
 
