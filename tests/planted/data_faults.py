@@ -109,7 +109,7 @@ def val_darker(bed: Bed, setup: Setup) -> Setup:
 
 def _copied(bed: Bed, setup: Setup, changed: Callable[[Pixels, int], Pixels]) -> Setup:
     """Further validation samples, half as many as there were, that are training images; looked at before
-    training, where what is stated is their share: what they do to accuracy is for S4's own tests."""
+    training, where what is stated is their share."""
     train, val = setup.images.train, setup.images.val
     rows = np.sort(bed.rng(0xD0B).choice(len(train), len(val) // 2, replace=False))
     copies = train.take(rows)
@@ -191,6 +191,69 @@ def frames_of_a_clip(bed: Bed, setup: Setup) -> Setup:
 def _frame(image: Pixels, rng: np.random.Generator) -> Pixels:
     lit = image * rng.uniform(0.9, 1.1) + rng.normal(0, 4, image.shape)
     return np.clip(lit, 0, 255).astype(np.uint8)
+
+
+# -- what leaks, in a trained run -----------------------------------------------------------------
+
+
+KNOWN, TIMES, FRESH = 120, 3, 200  # so that of what is learned by heart more is hidden than shows
+
+
+def _by_heart(setup: Setup) -> Setup:
+    """Few images and a net with two linear layers: it knows them better than new ones. That is a fault too
+    (G1), of which validation that leaks shows a third: the leak has to be told first, for its figure is what
+    every remedy would be judged by."""
+    train, k = setup.images.train, len(setup.images.classes)
+    rows = np.concatenate([np.flatnonzero(train.labels == c)[: KNOWN // k] for c in range(k)])
+    few = setup.with_parts(train=train.take(np.sort(rows)), val=setup.images.val.take(np.arange(FRESH)))
+    optimizer = {"name": "SGD", "lr": 0.02, "momentum": 0.9}
+    return replace(few.with_recipe(epochs=60, batch_size=16, optimizer=optimizer), net="lenet")
+
+
+def _leaking(setup: Setup, changed: Callable[[Pixels, int], Pixels]) -> Setup:
+    """Validation with every training image in it three times over: two thirds of it are no news."""
+    few = _by_heart(setup)
+    train, val = few.images.train, few.images.val
+    for k in range(TIMES):
+        images = np.stack([changed(image, i + k) for i, image in enumerate(train.images)])
+        val = val.plus(images, train.labels, tuple(f"{7 * i % 99991:05d}x{k}" for i in range(len(train))))
+    return few.with_parts(val=val)
+
+
+def _flattered(bed: Bed, without: Setup, planted: Setup) -> float:
+    """Accuracy on the validation samples that did not leak minus accuracy on all of them: counted."""
+    right = bed.right(planted)
+    return float(right[:FRESH].mean() - right.mean())
+
+
+@fault("exact-duplicates-trained", "S4", "data", _flattered)
+def exact_duplicates_trained(bed: Bed, setup: Setup) -> Setup:
+    """A run that was validated, two thirds, on the very images that it was trained on."""
+    return _leaking(setup, lambda image, i: image)
+
+
+@fault("near-duplicates-trained", "S5", "data", _flattered)
+def near_duplicates_trained(bed: Bed, setup: Setup) -> Setup:
+    """The same with images that were saved as JPEG, or resized and back."""
+    return _leaking(setup, _again)
+
+
+@fault("frames-of-a-clip-trained", "S6", "data", _flattered)
+def frames_of_a_clip_trained(bed: Bed, setup: Setup) -> Setup:
+    """A run on clips of four frames, split by frames: one is in training and the others in validation, of
+    which a third is of clips of its own."""
+    rng, few = bed.rng(0x67), _by_heart(setup)
+    train, val = few.images.train, few.images.val
+
+    def frames(part: Part, k: int, first: int) -> Part:
+        names = tuple(f"clip{first + i:04d}_{k}" for i in range(len(part)))
+        return Part(np.stack([_frame(image, rng) for image in part.images]), part.labels, names)
+
+    new = frames(val, 0, len(train))
+    for k in range(1, 1 + TIMES):
+        further = frames(train, k, 0)
+        new = new.plus(further.images, further.labels, further.names)
+    return few.with_parts(train=frames(train, 0, 0), val=new)
 
 
 ODD = 0.12

@@ -258,13 +258,78 @@ def test_near_duplicates_are_found_and_different_pictures_are_not(images: Callab
         list(x[:n]), np.arange(n) % 2, classes=["a", "b"], val_data=(vx, np.arange(len(vx)) % 2)
     )
     case = Case(budget=Budget(120), data=data)
-    of = {p.val - n: p.train for p in duplicates.across(case)}
+    of = {p.second - n: p.first for p in duplicates.across(case)}
     equal = set(data.digests[:n])
     kinds: dict[str, list[bool]] = {}
     for j, (kind, i, _) in enumerate(planted):
         kinds.setdefault(kind, []).append(of.get(j) == i or data.digests[n + j] in equal)
     assert min(np.mean(v) for v in kinds.values()) >= 0.95, {k: np.mean(v) for k, v in kinds.items()}
     assert sum(j >= len(planted) for j in of) <= 0.005 * (len(x) - n)
+
+
+def again(image: np.ndarray, k: int) -> np.ndarray:
+    """The picture as it was, mirrored, or as a JPEG."""
+    kinds = changed(image)
+    return [image, kinds["mirrored"], kinds["jpeg 90"]][k % 3]
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_copies_within_training_that_contradict_each_other_are_wrong_labels(seed: int) -> None:
+    a, b = halves(seed)
+    rng = np.random.default_rng(seed)
+    rows = rng.choice(len(a), 180, replace=False)
+    x = np.concatenate([X[a], np.stack([again(X[a[i]], k) for k, i in enumerate(rows)])])
+    labels = Y[a[rows]].copy()
+    labels[:90] = (labels[:90] + 1) % 10  # of the exact and of the near ones
+    data = data_of(x, np.concatenate([Y[a], labels]), X[b], Y[b])
+    of = {c.id: c.result for c in run(data, "S4", "S5").checks}
+    assert of["S4"].evidence["repeated_within_train"] == pytest.approx(60, abs=1)  # some look equal mirrored
+    assert of["S4"].estimate is not None
+    assert of["S4"].estimate.points == pytest.approx(30 / len(x), abs=1 / len(x))
+    assert of["S5"].evidence["repeated_within_train"] == pytest.approx(120, abs=5)
+    wrong = {data.ids[len(a) + k] for k in range(90)}
+    for f in of.values():
+        assert f.outcome == "found"
+        pairs = f.evidence["contradicting_within_train"]
+        assert "another label" in f.says
+        assert all(its != other for _, _, its, other in pairs)
+        assert np.mean([bool({one, two} & wrong) for one, two, _, _ in pairs]) >= 0.95
+
+
+def test_copies_within_training_of_one_label_are_told_and_are_no_finding() -> None:
+    a, b = halves()
+    x = np.concatenate([X[a], np.stack([again(X[i], k) for k, i in enumerate(a[:90])])])
+    d = run(data_of(x, np.concatenate([Y[a], Y[a[:90]]]), X[b], Y[b]), "S4", "S5")
+    assert d.findings == []
+    assert "30 of 1,490 images exactly repeat" in d.checks[0].result.says
+    assert d.checks[1].result.evidence["repeated_within_train"] == pytest.approx(60, abs=3)
+    assert d.notes == []
+
+
+def test_validation_that_repeats_itself_counts_as_fewer_samples() -> None:
+    a, b = halves()
+    twice = np.stack([again(X[i], k) for k, i in enumerate(b)])
+    d = run(data_of(X[a], Y[a], np.concatenate([X[b], twice]), np.concatenate([Y[b], Y[b]])), "S4", "S5")
+    assert d.findings == []
+    assert d.checks[1].result.evidence["effective_val_n"] == pytest.approx(len(b), rel=0.02)
+    assert "count as about" in d.notes[0]
+    # what that number claims: the mean over copies scatters as that of so many independent ones
+    rng = np.random.default_rng(0)
+    means = [np.concatenate([r, r]).mean() for r in rng.random((4000, len(b))) < 0.8]
+    assert np.var(means) == pytest.approx(0.8 * 0.2 / len(b), rel=0.1)
+
+
+@pytest.mark.parametrize(
+    "images", [lambda: X, lambda: smooth(900, 2), lambda: fashion(3000)], ids=["digits", "colour", "fashion"]
+)
+def test_different_pictures_of_one_split_are_no_copies(images: Callable[[], np.ndarray]) -> None:
+    x = images()
+    data = gl.data.arrays(x, np.arange(len(x)) % 2, classes=["a", "b"], val_data=(x[:2], [0, 1]))
+    case = Case(budget=Budget(120), data=data)
+    pairs, n = duplicates.within(case, "train")
+    assert n == len({data.digests[i] for i in data.indices("train")})
+    assert len(pairs) <= 0.005 * n
+    assert all(p.first < p.second for p in pairs)
 
 
 def test_correlation_of_resized_pictures() -> None:
@@ -323,6 +388,38 @@ def test_group_leakage_by_a_column(tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_text("\n".join(rows))
     f = run(gl.data.list_file(tmp_path / "list.csv", progress=False), "S6").findings[0]
     assert f.evidence["by"] == "column patient"
+
+
+@pytest.mark.parametrize("tag", ["original", "changed"])
+def test_group_leakage_by_exif_time_and_device(tmp_path: Path, tag: str) -> None:
+    """Bursts: pictures of one second of one camera, under names that tell nothing."""
+    rng = np.random.default_rng(2)
+    base, names = smooth(40, 6, 16), rng.permutation(240)
+
+    def written(folder: Path, bursts: int) -> Data:
+        for i in range(240):
+            g = i % 40
+            image = np.clip(base[g] + rng.normal(0, 20, base[g].shape), 0, 255).astype(np.uint8)
+            exif = PIL.Image.Exif()
+            exif[0x010F], exif[0x0110] = "Maker", f"Model {g % 2}"
+            second = f"2024:05:01 10:{(i % bursts) // 60:02d}:{(i % bursts) % 60:02d}"
+            if tag == "original":
+                exif.get_ifd(0x8769)[0x9003] = second
+            else:
+                exif[0x0132] = second
+            # no number at its end: the name is no group
+            name = f"{'ab'[g % 2]}/{chr(97 + names[i] // 26)}{chr(97 + names[i] % 26)}.jpg"
+            saved(folder, [name], image[None], exif=exif, quality=90)
+        return gl.data.folder(folder, progress=False)
+
+    f = run(written(tmp_path / "x", 40), "S6").findings[0]
+    assert f.evidence["by"] == "EXIF time and device"
+    assert f.points < -0.9
+    assert "Model" in f.says
+    # every picture in a second of its own: no groups
+    alone = only(written(tmp_path / "y", 240), "S6")
+    assert alone.outcome == "clear"
+    assert "EXIF time and device" not in alone.evidence["groupings"]
 
 
 @pytest.mark.parametrize("kind", ["border", "brightness"])

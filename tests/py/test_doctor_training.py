@@ -350,6 +350,58 @@ def test_a_net_that_cannot_learn_one_batch_is_found_before_training() -> None:
     assert f.evidence["first_loss"] == pytest.approx(f.evidence["log_classes"], rel=0.3)
 
 
+BLANKING = {
+    "far mean": [{"name": "Normalize", "mean": [1000.0], "std": [1.0]}],
+    "large std": [{"name": "Normalize", "mean": [0.1], "std": [1000.0]}],
+    "padded away": [{"name": "Pad", "padding": 200}, {"name": "Resize", "size": 8}],
+}
+
+
+@pytest.mark.parametrize("kind", BLANKING)
+def test_images_that_the_network_does_not_use_are_found(tmp_path: Path, kind: str) -> None:
+    run = trained(tmp_path / "a", train=BLANKING[kind], eval=BLANKING[kind])
+    d = examined(opened(run), *TRAINING)
+    (f,) = d.findings
+    assert f.id == "G3"
+    assert "does not use them" in f.says
+    assert f.evidence["val_accuracy_with_blank_input"] == pytest.approx(f.evidence["val_accuracy"], abs=0.02)
+    assert ("pipeline" if kind == "padded away" else "mean") in f.remedy.text
+    assert f.low <= accuracy(tmp_path / "b") - run.record.top1 <= f.high
+
+
+def test_first_weights_of_zero_that_stay_are_said_to_leave_images_unused(tmp_path: Path) -> None:
+    made = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10)).net((1, 8, 8), 0)
+    made.load_state_dict({**made.state_dict(), "1.weight": np.zeros((32, 64), np.float32)})
+    d = examined(opened(trained(tmp_path, model=made, freeze=["1.weight"])), *TRAINING)
+    assert [f.id for f in d.findings] == ["W4"]
+    assert "does not use them" in result(d, "G3").says
+
+
+def test_one_class_nearly_always_is_not_said_to_have_been_learned(tmp_path: Path) -> None:
+    x, y = stripes(1000, 0)
+    keep = (y > 0) | (np.arange(1000) % 6 == 0)
+    labels = (y[keep] == 0).astype(int)  # one in twenty
+    data = gl.data.arrays(
+        x[keep][:450], labels[:450], val_data=(x[keep][450:], labels[450:]), classes=["a", "b"]
+    )
+    made = nn.Sequential(nn.Flatten(), nn.Linear(768, 8), nn.ReLU(), nn.Linear(8, 2)).net((3, 16, 16), 0)
+    made.load_state_dict({**made.state_dict(), "1.weight": np.zeros((8, 768), np.float32)})
+    run = trained(tmp_path, data=data, model=made, freeze=["1.weight"])
+    r = result(examined(opened(run, data), "G3"), "G3")
+    assert run.record.top1 > 0.9
+    assert "does not use them" in r.says
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_poor_network_that_looks_at_its_images_is_not_said_to_ignore_them(
+    tmp_path: Path, seed: int
+) -> None:
+    run = trained(tmp_path, epochs=1, optimizer={"name": "SGD", "lr": 0.1}, seed=seed)
+    r = result(examined(opened(run), "G3"), "G3")
+    assert run.record.top1 < 0.9
+    assert "does not use" not in r.says
+
+
 # -- R1, M1 -------------------------------------------------------------------------------------
 
 
@@ -393,6 +445,19 @@ def test_selection_is_told_from_the_test_record(tmp_path: Path) -> None:
     assert r.evidence["evaluations"] == 10
     assert r.estimate is not None
     assert r.estimate.low <= 0 <= r.estimate.high
+
+
+def test_selection_is_told_from_a_test_split_where_data_are_handed_over(tmp_path: Path) -> None:
+    data = {"digits": True, "split": [0.3, 0.1, 0.6]}
+    run = trained(tmp_path, data=data, epochs=10)
+    assert "no test record" in result(examined(opened(run), "M1"), "M1").says
+    case = opened(run, data)
+    r = result(examined(case, "M1"), "M1")
+    assert r.evidence["test_n"] == len(case.outputs("test"))
+    assert r.evidence["test_accuracy"] == case.outputs("test").accuracy
+    assert r.outcome in ("clear", "undecided")
+    assert r.estimate is not None
+    assert r.estimate.points == pytest.approx(r.evidence["test_accuracy"] - r.evidence["val_accuracy"])
 
 
 # -- boundaries and costs -----------------------------------------------------------------------

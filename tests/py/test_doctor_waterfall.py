@@ -379,6 +379,91 @@ def test_leakage_is_counted(tmp_path: Path) -> None:
     assert step.points < 0
 
 
+def rare_digits(dev: bool) -> Data:
+    """Training has few images of odd digits, validation as many as of the others."""
+    whole = gl.data.digits()
+    images = np.stack([whole.load(i) for i in range(len(whole))])[..., 0]
+    labels = np.array(whole.labels)
+    order = np.random.default_rng(3).permutation(len(whole))
+    t, v = order[:700], order[700:]
+    rare = np.concatenate([t[labels[t] == k][:6] for k in range(1, 10, 2)])
+    t = np.sort(np.concatenate([t[labels[t] % 2 == 0], rare]))
+    data = gl.data.arrays(images[t], labels[t], val_data=(images[v], labels[v]))
+    if dev:
+        manifest = data.manifest()
+        at = np.flatnonzero(np.array(manifest["samples"]["split"]) == "train")
+        for k in at[::5]:
+            manifest["samples"]["split"][k] = "dev"
+        data = data.with_manifest(manifest)
+    return data
+
+
+@pytest.mark.parametrize("dev", [False, True])
+def test_other_proportions_of_classes_have_a_step_of_their_own(tmp_path: Path, dev: bool) -> None:
+    data = rare_digits(dev)
+    run = small.train(
+        tmp_path / "r", data=data, epochs=6, batch_size=30, optimizer={"name": "SGD", "lr": 0.05}
+    )
+    case = case_of(run.last, data, seconds=1.0 if dev else 60.0)
+    fall = sums(waterfall(case))
+    step, out = fall.step("prior"), case.outputs("val")
+    train = data.counts("train")
+    recall = [
+        Fraction(int(out.right[out.labels == k].sum()), int((out.labels == k).sum())) for k in range(10)
+    ]
+    as_trained = sum(
+        (Fraction(int(n), int(train.sum())) * r for n, r in zip(train, recall, strict=True)), Fraction(0)
+    )
+    assert step.points == as_trained - Fraction(int(out.right.sum()), len(out))
+    assert step.low > 0, "rare classes are less often right"
+    s2 = table.named("S2").measured(case)
+    assert s2.estimate is not None
+    assert (float(step.points), step.low, step.high) == pytest.approx(s2.estimate[:3])
+    keys = [s.key for s in fall.steps]
+    assert keys[keys.index("prior") - 1] == ("shift" if "generalisation" in keys else "joint")
+
+
+def test_proportions_that_agree_have_no_step(tmp_path: Path) -> None:
+    run = small.train(tmp_path / "r", data="digits", epochs=2, batch_size=30)
+    assert "prior" not in [s.key for s in sums(waterfall(case_of(run.last))).steps]
+
+
+def test_outputs_alone_tell_what_proportions_of_classes_do() -> None:
+    rng = np.random.default_rng(0)
+
+    def outputs(n: tuple[int, int], rates: tuple[float, float], word: str) -> dict[str, Any]:
+        labels = np.repeat([0, 1], n)
+        right = rng.random(len(labels)) < np.array(rates)[labels]
+        ids = [f"{word}{i}" for i in range(len(labels))]
+        return {"id": ids, "target": labels, "prediction": np.where(right, labels, 1 - labels)}
+
+    train, val = outputs((900, 100), (0.97, 0.6), "t"), outputs((200, 200), (0.97, 0.6), "v")
+    d = gl.diagnose(outputs=val, train_outputs=train, classes=["a", "b"], verbose=0, checks=["metric-count"])
+    fall = sums(d.waterfall)
+    assert [s.key for s in fall.steps] == ["joint", "prior"]
+    assert fall.step("prior").low < 0.9 * 0.97 + 0.1 * 0.6 - 0.785 < fall.step("prior").high
+
+
+def test_intervals_of_prior_shift_and_of_what_is_left_are_calibrated() -> None:
+    """Nothing but the proportions differs: the rest is 0, and the step what recalls give in those drawn."""
+    rng, recall = np.random.default_rng(1), np.array([0.97, 0.6, 0.8])
+    shares = np.array([0.7, 0.1, 0.2]), np.array([0.3, 0.4, 0.3])
+    inside, decided, rounds = 0, 0, 400
+    for _ in range(rounds):
+        labels = [rng.choice(3, 300, p=p) for p in shares]
+        right = [rng.random(300) < recall[k] for k in labels]
+        drawn = [np.bincount(k, minlength=3) for k in labels]
+        truth = float(recall @ (drawn[0] - drawn[1])) / 300
+        found = steps.prior(labels[1], right[1], drawn[0])
+        assert found is not None
+        as_trained, step = found
+        joint = steps.to_weighted("joint", "", steps.Count.of(right[0]), as_trained)
+        decided += joint.decided
+        inside += step.low <= truth <= step.high
+    assert decided <= 0.08 * rounds
+    assert inside >= 0.93 * rounds
+
+
 def test_a_budget_that_is_used_up_leaves_one_bar(tmp_path: Path) -> None:
     data, _ = digits()
     run = small.train(tmp_path / "r", data=data, epochs=2, batch_size=40, train=CROP)

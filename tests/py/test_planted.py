@@ -128,6 +128,29 @@ def test_duplicates_are_copies_and_near_ones_are_not(bed: Bed) -> None:
         assert len(set(val.names)) == len(val)
 
 
+@pytest.mark.parametrize(
+    "name", ["exact-duplicates-trained", "near-duplicates-trained", "frames-of-a-clip-trained"]
+)
+def test_two_thirds_of_validation_leak_and_the_rest_is_new(bed: Bed, name: str) -> None:
+    images = planted(bed, bed.healthy(), name).images
+    train, val, n = images.train, images.val, data_faults.FRESH
+    assert len(train) == data_faults.KNOWN
+    assert len(val) == n + data_faults.TIMES * len(train)
+    assert len(set(val.names)) == len(val)
+    known = {image.tobytes() for image in train.images}
+    copies = [image.tobytes() in known for image in val.images]
+    assert not any(copies[:n])
+    assert all(copies[n:]) if name.startswith("exact") else sum(copies[n:]) < 0.1 * len(val)
+    clips = {name.split("_")[0] for name in train.names}
+    if name.startswith("frames"):
+        assert [v.split("_")[0] in clips for v in val.names] == [False] * n + [True] * (len(val) - n)
+    for k in range(data_faults.TIMES):
+        part = slice(n + k * len(train), n + (k + 1) * len(train))
+        assert np.array_equal(val.labels[part], train.labels)
+        distance = np.abs(val.images[part].astype(float) - train.images).mean(axis=(1, 2, 3))
+        assert distance.mean() < 16
+
+
 def test_splits_are_what_they_are_said_to_be(bed: Bed) -> None:
     base = bed.healthy()
     assert 9 not in planted(bed, base, "ordered-split").images.train.labels

@@ -84,6 +84,8 @@ class Case:
         A detector's labels.
     losses : DetectorLosses or None
         A detector's losses image by image.
+    given : bool
+        Whether the checkpoint's own data were handed over, instead of opened by what it says of them.
     seed : int
         Of every random choice that a check makes.
     notes : list of str
@@ -103,12 +105,13 @@ class Case:
         recipe: Recipe | None = None,
         yolo: YoloLabels | None = None,
         losses: DetectorLosses | None = None,
+        given: bool = False,
         seed: int = 0,
     ) -> None:
         self.budget, self.logged, self.data, self.subject = budget, logged, data, subject
         self.others = dict(others or {})
         self.saved, self.recipe, self.seed = saved, recipe, seed
-        self.yolo, self.losses = yolo, losses
+        self.yolo, self.losses, self.given = yolo, losses, given
         self.notes: list[str] = []
         self._outputs = dict(outputs or {})
         self._kept: dict[Hashable, Any] = {}

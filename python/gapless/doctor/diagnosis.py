@@ -68,7 +68,8 @@ class Diagnosis:
         Training minus validation, a fraction: what the waterfall's steps sum to. None where there is no
         model.
     findings : list of Finding
-        Causes over their threshold whose interval excludes 0, the largest first.
+        Causes over their threshold whose interval excludes 0, the largest first; of one that is measured
+        without what another one found, what shows counts.
     checks : list of Checked
     waterfall : Waterfall or None
     recipe : Recipe or None

@@ -189,6 +189,7 @@ def open_run(
         subject=subject,
         saved=saved,
         recipe=recipe,
+        given=own and data is not None,
         seed=seed,
     )
     other = "raw" if saved.weights_kind == "ema" else "ema"

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..case import Case
+from ..proportions import DIFFERENT, cramer, weighted
 from ..result import Remedy, Result
-from ..stats import Z95, Estimate
+from ..stats import Estimate
 from ..table import check
 
 __all__ = ["label_shift"]
@@ -43,7 +44,7 @@ def label_shift(case: Case) -> Result:
         "val": dict(zip(data.classes, val.tolist(), strict=True)),
     }
     counted = variation(train, val, p, case.seed)
-    if v <= LIMIT or p >= 0.01:
+    if v <= LIMIT or p >= DIFFERENT:
         said = f"class proportions agree (Cramér's V {v:.2f}, p {p:.2g})"
         return Result.clear(said, counted._replace(p=max(p, 1e-12)), evidence=numbers)
     worst = np.argsort(-np.abs(train / train.sum() - val / val.sum()))[:3]
@@ -59,7 +60,9 @@ def label_shift(case: Case) -> Result:
     )
     if "outputs" not in case.facts:
         return Result.found(says, counted, evidence=numbers, remedy=remedy)
-    e = reweighted(case, train, val)
+    out = case.outputs("val")
+    as_trained = weighted(out.labels, out.right, train)
+    e = as_trained.estimate if as_trained is not None else Estimate(0.0, -1.0, 1.0, 1.0)
     e = e._replace(p=max(e.p, p))
     numbers["accuracy_as_in_training"] = case.outputs("val").accuracy + e.points
     says += f"; with training's proportions accuracy would be {100 * e.points:+.1f} points"
@@ -70,35 +73,6 @@ def label_shift(case: Case) -> Result:
     half = (e.high - e.low) / 2
     needed = math.ceil(val.sum() * (half / max(abs(e.points), 0.02)) ** 2)
     return Result.undecided(says, e, samples_needed=max(needed, int(val.sum()) + 1), evidence=numbers)
-
-
-def cramer(train: NDArray[np.int64], val: NDArray[np.int64]) -> tuple[float, float]:
-    """Cramér's V and the chi-squared p-value of two lists of counts; rare classes are pooled.
-
-    >>> v, p = cramer(np.array([50, 50]), np.array([50, 50]))
-    >>> (v, p)
-    (0.0, 1.0)
-    """
-    from scipy.special import chdtrc  # a fifth of what importing scipy.stats takes; training begins with this
-
-    table = np.stack([train, val]).astype(float)
-    table = table[:, table.sum(axis=0) > 0]
-    n, m = table.sum(axis=1)
-    if not n or not m or table.shape[1] < 2:
-        return 0.0, 1.0
-    expected = min(n, m) * table.sum(axis=0) / (n + m)
-    rare = expected < 5
-    if rare.sum() > 1:
-        table = np.concatenate([table[:, ~rare], table[:, rare].sum(axis=1, keepdims=True)], axis=1)
-    if table.shape[1] < 2:
-        return 0.0, 1.0
-    expect = table.sum(axis=1, keepdims=True) * table.sum(axis=0) / table.sum()
-    value = float(((table - expect) ** 2 / expect).sum())
-    # each side counts the same, or a small validation part could never differ by much
-    shares = table / table.sum(axis=1, keepdims=True)
-    mean = shares.mean(axis=0)
-    v = math.sqrt(float(((shares - mean) ** 2 / mean).sum()) / 2)
-    return v, float(chdtrc(table.shape[1] - 1, value))
 
 
 def variation(train: NDArray[np.int64], val: NDArray[np.int64], p: float, seed: int) -> Estimate:
@@ -115,22 +89,3 @@ def variation(train: NDArray[np.int64], val: NDArray[np.int64], p: float, seed: 
     drawn = distance(rng.multinomial(n, train / n, 400) / n, rng.multinomial(m, val / m, 400) / m)
     low, high = 2 * point - np.quantile(drawn, [0.975, 0.025])
     return Estimate(point, max(0.0, min(float(low), point)), min(1.0, max(float(high), point)), p)
-
-
-def reweighted(case: Case, train: NDArray[np.int64], val: NDArray[np.int64]) -> Estimate:
-    """Accuracy with validation's classes weighted as training has them, minus accuracy."""
-    out = case.outputs("val")
-    k = len(train)
-    n = np.bincount(out.labels, minlength=k)[:k].astype(float)
-    right = np.bincount(out.labels[out.right], minlength=k)[:k].astype(float)
-    there = n > 0
-    wanted = np.where(there, train, 0).astype(float)
-    if wanted.sum() == 0:
-        return Estimate(0.0, -1.0, 1.0, 1.0)
-    weight = wanted / wanted.sum() - n / n.sum()
-    recall = np.divide(right, n, out=np.zeros(k), where=there)
-    smooth = (right + 0.5) / (n + 1)
-    points = float((weight * recall).sum())
-    error = math.sqrt(float((weight[there] ** 2 * (smooth * (1 - smooth) / (n + 1))[there]).sum()))
-    p = math.erfc(abs(points) / error / math.sqrt(2)) if error > 0 else 1.0
-    return Estimate(points, points - Z95 * error, points + Z95 * error, p)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ...data.decode import as_channels
 from ..case import Case
+from ..features import resampled
 from ..lr_range import range_of, seconds_of_range
 from ..result import Remedy, Result
 from ..stats import Estimate, paired, share
@@ -18,10 +21,13 @@ from ..trial import Trial, plain_recipe, retrained, seconds_of
 
 __all__ = ["not_learning"]
 
+LEAST = 0.05
 GOOD = 0.9  # training accuracy from which a network has learned
 BATCH, STEPS = 8, 200  # of the over-fit of one batch
 LONGER = 3
 SIDE, MOST = 8, 2000  # the linear model: pixels a side, and images
+FAR = 20.0  # mean of the input, in deviations, or its deviation, beyond which it is of the wrong scale
+QUESTIONS = 3  # that can end in a finding: each p-value counts so often
 
 
 @check(
@@ -32,15 +38,19 @@ SIDE, MOST = 8, 2000  # the linear model: pixels a side, and images
     "(before training: share of one batch that cannot be learned)",
     needs=["recipe", "images"],
     cost=lambda case: 1.0 + seconds_of(case, images=BATCH * STEPS) + seconds_of_range(case),
-    threshold=0.05,
+    threshold=LEAST,
     explains=["G5", "C4"],
     reference="Karpathy 2019, A Recipe for Training Neural Networks; Zhang et al. 2017, arXiv 1611.03530",
 )
 def not_learning(case: Case) -> Result:
-    """Where training images are mostly right, there is nothing to find. Else: is the loss at the beginning
-    that of guessing, can a copy learn eight images by heart, does a linear model of small pictures do
-    better on validation than the network, and does a copy that trains three times as long?"""
-    if "train outputs" in case.facts and case.outputs("train").accuracy >= GOOD:
+    """Is the network more often right with images than with an input of zeros? If so, and training images are
+    mostly right, there is nothing to find. Else: is the loss at the beginning that of guessing, can a copy
+    learn eight images by heart, does a linear model of small pictures do better on validation than the
+    network, and does a copy that trains three times as long? Where the network does not use its input, a
+    linear model of the pictures as they are tells whether the pipeline took out what there was to see."""
+    blank = _blank(case) if case.subject is not None and "splits" in case.facts else None
+    used = blank is None or blank.low > 0
+    if used and "train outputs" in case.facts and case.outputs("train").accuracy >= GOOD:
         accuracy = case.outputs("train").accuracy
         return Result.clear(f"{100 * accuracy:.1f} % of training images are right: it has learned")
     one = _one_batch(case)
@@ -51,9 +61,20 @@ def not_learning(case: Case) -> Result:
         "one_batch_steps": one.steps,
         "one_batch_lr": one.lr,
     }
-    if case.subject is None or "splits" not in case.facts:
+    if blank is None:
         return _before_training(one, numbers)
-    return _after_training(case, one, numbers)
+    numbers["val_accuracy_with_blank_input"] = case.outputs("val").accuracy - blank.points
+    return _after_training(case, one, numbers, used)
+
+
+def _blank(case: Case) -> Estimate:
+    """Validation accuracy with images minus with zeros in their place (the same answer for every sample)."""
+    assert case.subject is not None
+    assert case.data is not None
+    out = case.outputs("val")
+    x = case.subject.prepared(case.data, case.data.indices("val")[:1].tolist())
+    said = int(np.argmax(case.subject.logits(np.zeros_like(x))[0]))
+    return paired(out.labels == said, out.right)
 
 
 def _before_training(one: _OneBatch, numbers: dict[str, Any]) -> Result:
@@ -72,14 +93,25 @@ def _no_start() -> Remedy:
     )
 
 
-def _after_training(case: Case, one: _OneBatch, numbers: dict[str, Any]) -> Result:
+def _after_training(case: Case, one: _OneBatch, numbers: dict[str, Any], used: bool) -> Result:
     val = case.outputs("val")
-    linear = _linear_right(case)
-    e = _doubled(paired(val.right, linear))
+    linear = _linear_right(case, _fed)
+    e = _counted(paired(val.right, linear))
     numbers |= {"val_accuracy": val.accuracy, "linear_val_accuracy": float(linear.mean())}
     said = f"validation {100 * val.accuracy:.1f} %, a linear model of the pixels {100 * linear.mean():.1f} %"
-    if e.low > 0 and e.points >= 0.05:
-        remedy = _no_start() if one.accuracy < 1 else _start_is_fine(case, one)
+    remedy = _no_start() if one.accuracy < 1 else _start_is_fine(case, one)
+    if not used:
+        same = numbers["val_accuracy_with_blank_input"]
+        said = (
+            f"with zeros in place of images {100 * same:.1f} % would be right: it does not use them; {said}"
+        )
+        remedy = _scale(case, numbers) or remedy
+        seen = _linear_right(case, _pictures)
+        if paired(linear, seen).low > 0:
+            e, remedy = _counted(paired(val.right, seen)), _nothing_fed()
+            numbers["linear_val_accuracy_of_pictures"] = float(seen.mean())
+            said += f" as the network is fed them and {100 * seen.mean():.1f} % as they are"
+    if e.low > 0 and e.points >= LEAST:
         high = max(e.high, 1.0 - val.accuracy)  # a network that learns is better than a linear model
         return Result.found(said, e._replace(high=high), evidence=numbers, remedy=remedy)
     train = case.outputs("train").accuracy if "train outputs" in case.facts else math.nan
@@ -87,7 +119,7 @@ def _after_training(case: Case, one: _OneBatch, numbers: dict[str, Any]) -> Resu
         return Result.clear(said, e, evidence=numbers)
     epochs = plain_recipe(case)["epochs"]
     made = retrained(case, {"epochs": LONGER * epochs})
-    longer = _doubled(made.estimate)
+    longer = _counted(made.estimate)
     numbers["val_accuracy_when_longer"] = made.after.accuracy
     said += (
         f"; {made.said} for {LONGER} times as many epochs, {100 * made.after.accuracy:.1f} % instead of "
@@ -97,6 +129,27 @@ def _after_training(case: Case, one: _OneBatch, numbers: dict[str, Any]) -> Resu
         return Result.clear(said, longer, evidence=numbers)
     text = f"Train longer: {LONGER * epochs} epochs instead of {epochs}."
     return Result.found(said, longer, evidence=numbers, remedy=Remedy(text, {"epochs": LONGER * epochs}))
+
+
+def _scale(case: Case, numbers: dict[str, Any]) -> Remedy | None:
+    """What the network is fed, where that is far from mean 0 and deviation 1."""
+    x = _fed(case, case.sample("val", 64, 0x12)).astype(np.float64)
+    mean, std = float(x.mean()), float(x.std())
+    numbers |= {"mean_of_input": mean, "deviation_of_input": std}
+    if abs(mean) < FAR * std and 1 / FAR < std < FAR:
+        return None
+    return Remedy(
+        f"The network is fed numbers of mean {mean:.3g} and standard deviation {std:.3g}: set mean and std "
+        "of Normalize to those of the images (in units of pixels / 255), or leave it out of the recipe: then "
+        "they are measured."
+    )
+
+
+def _nothing_fed() -> Remedy:
+    return Remedy(
+        "What the network is fed tells less of the classes than the pictures do: look at what the pipeline "
+        "does to them (crops, padding, size, mean and std in units of pixels / 255)."
+    )
 
 
 def _start_is_fine(case: Case, one: _OneBatch) -> Remedy:
@@ -109,9 +162,9 @@ def _start_is_fine(case: Case, one: _OneBatch) -> Remedy:
     )
 
 
-def _doubled(e: Estimate) -> Estimate:
-    """Two questions are asked: each p-value counts twice."""
-    return e._replace(p=min(1.0, 2 * e.p))
+def _counted(e: Estimate) -> Estimate:
+    """The p-value with all questions counted."""
+    return e._replace(p=min(1.0, QUESTIONS * e.p))
 
 
 @dataclass(frozen=True)
@@ -154,7 +207,10 @@ def _learned(case: Case, lr: float | None) -> _OneBatch:
     return _OneBatch(n, first, best / n, STEPS, rate)
 
 
-def _linear_right(case: Case) -> NDArray[np.bool_]:
+Pixels = Callable[[Case, NDArray[np.int64]], NDArray[np.float32]]
+
+
+def _linear_right(case: Case, pixels: Pixels) -> NDArray[np.bool_]:
     """Which validation samples a logistic regression on small grey or colour pictures has right."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
@@ -162,7 +218,7 @@ def _linear_right(case: Case) -> NDArray[np.bool_]:
     data = case.data
     assert data is not None
     train, val = case.sample("train", MOST, 0x11), data.indices("val")
-    x, held = _small(case, train), _small(case, val)
+    x, held = _small(case, train, pixels), _small(case, val, pixels)
     scale = StandardScaler().fit(x)
     y = data.labels[train]
     if len(np.unique(y)) < 2:
@@ -171,14 +227,27 @@ def _linear_right(case: Case) -> NDArray[np.bool_]:
     return np.asarray(model.predict(scale.transform(held)) == data.labels[val])
 
 
-def _small(case: Case, indices: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Pictures as the network is fed them, made about 8 pixels a side by means over blocks."""
+def _fed(case: Case, indices: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Pictures as the network is fed them, (n, C, H, W)."""
     assert case.subject is not None
     assert case.data is not None
+    return case.subject.prepared(case.data, indices.tolist())
+
+
+def _pictures(case: Case, indices: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Pictures as they are, brought to one size."""
+    data = case.data
+    assert data is not None
+    images = [as_channels(data.load(int(i)), data.channels)[None] for i in indices]
+    return np.concatenate([resampled(x, SIDE) for x in images]).transpose(0, 3, 1, 2)
+
+
+def _small(case: Case, indices: NDArray[np.int64], pixels: Pixels) -> NDArray[np.float64]:
+    """About 8 pixels a side, by means over blocks."""
     parts = []
     for at in range(0, len(indices), 64):
         case.budget.ask()
-        x = case.subject.prepared(case.data, indices[at : at + 64].tolist())
+        x = pixels(case, indices[at : at + 64])
         n, c, h, w = x.shape
         a, b = max(1, h // SIDE), max(1, w // SIDE)
         x = x[:, :, : h // a * a, : w // b * b].reshape(n, c, h // a, a, w // b, b).mean(axis=(3, 5))

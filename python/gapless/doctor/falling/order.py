@@ -24,7 +24,7 @@ from ..retraining import folds_within, out_of_fold
 from ..stats import Z95
 from . import interaction
 from .outside import JOINT, of_outputs
-from .steps import Bools, Count, Step, Waterfall, absent, between, same
+from .steps import Bools, Count, Step, Waterfall, absent, between, prior, same, to_weighted
 
 __all__ = ["LADDER", "Rung", "of_run", "waterfall"]
 
@@ -274,18 +274,27 @@ def _left_out(replay: Replay) -> list[str]:
 
 
 def _other_images(case: Case, ladder: Ladder, now: Bools) -> list[Step]:
-    """Held-out samples of the training distribution, validation without copies of training images, and all of
-    validation."""
+    """Held-out samples of the training distribution, validation without copies of training images (with
+    training's proportions of classes, and with its own), and all of validation."""
     assert case.data is not None
     val = case.outputs("val")
     everything, train = Count.of(val.right), Count.of(now)
     copies = copied(case)
-    kept = Count.of(val.right[~copies]) if copies.any() and not copies.all() else everything
+    fresh = ~copies if copies.any() and not copies.all() else np.ones(len(copies), bool)
+    kept = everything if fresh.all() else Count.of(val.right[fresh])
+    shifted = prior(val.labels[fresh], val.right[fresh], case.data.counts("train"))
+
+    def to_validation(key: str, name: str, before: Count) -> list[Step]:
+        """Where class proportions differ, what they do by themselves is a step of its own."""
+        if shifted is None:
+            return [between(key, name, before, kept)]
+        return [to_weighted(key, name, before, shifted[0]), shifted[1]]
+
     steps, folds = [], folds_within(case)
     if len(case.data.splits.get("dev", ())):
         dev = Count.of(case.outputs("dev").right)
         steps.append(between("generalisation", GENERALISATION, train, dev))
-        steps.append(between("shift", SHIFT, dev, kept))
+        steps += to_validation("shift", SHIFT, dev)
     elif folds and (held := _by_folds(case, ladder, folds)) is not None:
         step = same("generalisation", GENERALISATION, now, held)
         says = (
@@ -293,9 +302,9 @@ def _other_images(case: Case, ladder: Ladder, now: Bools) -> list[Step]:
             f"others (so a little too large); {step.says}"
         )
         steps.append(replace(step, says=says))
-        steps.append(between("shift", SHIFT, Count.of(held), kept))
+        steps += to_validation("shift", SHIFT, Count.of(held))
     else:
-        steps.append(between("joint", JOINT, train, kept))
+        steps += to_validation("joint", JOINT, train)
     steps.append(_leakage(everything, kept, int(np.count_nonzero(copies))))
     return steps
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 from fractions import Fraction
 
+import numpy as np
+
 from ..case import Case
-from .steps import Count, Step, Waterfall, between
+from .steps import Count, Step, Waterfall, between, prior, to_weighted
 
 __all__ = ["JOINT", "of_outputs"]
 
@@ -35,10 +37,20 @@ def of_outputs(case: Case) -> Waterfall | None:
         step = Step(name, first - clean, float(first) - high, float(first) - low, "", "logged", first, clean)
         steps.append(step)
     if "train outputs" in facts:
-        steps.append(between("joint", JOINT, train, val))
+        steps += _other_images(case, train, val)
     else:
         low, high = case.outputs("val").interval
         name = "all causes together: not separable with validation outputs alone"
         step = Step(name, first - last, float(first) - high, float(first) - low, "", "joint", first, last)
         steps.append(step)
     return Waterfall(first, last, steps)
+
+
+def _other_images(case: Case, train: Count, val: Count) -> list[Step]:
+    """From training to validation samples: of what lies between, outputs tell what class proportions do."""
+    out = case.outputs("val")
+    wanted = np.bincount(case.outputs("train").labels, minlength=out.num_classes)
+    shifted = prior(out.labels, out.right, wanted)
+    if shifted is None:
+        return [between("joint", JOINT, train, val)]
+    return [to_weighted("joint", JOINT, train, shifted[0]), shifted[1]]

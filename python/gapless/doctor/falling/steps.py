@@ -11,9 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..proportions import DIFFERENT, Weighted, cramer, weighted
 from ..stats import Z95, difference, paired, samples_for_paired
 
-__all__ = ["Count", "Step", "Waterfall", "absent", "between", "same"]
+__all__ = ["Count", "Step", "Waterfall", "absent", "between", "prior", "same", "to_weighted"]
+
+PRIOR = "prior shift: classes in other proportions than in training"
 
 Bools = NDArray[np.bool_]
 
@@ -159,3 +162,46 @@ def between(key: str, name: str, before: Count, after: Count, says: str = "") ->
         text += f": not distinguishable from 0; about {more:,} samples each would decide"
     says = f"{text}; {says}" if says else text
     return Step(name, before.share - after.share, low, high, says, key, before.share, after.share, e.p)
+
+
+def to_weighted(key: str, name: str, before: Count, after: Weighted, says: str = "") -> Step:
+    """A step to other samples, whose classes are weighted as training has them."""
+    points = before.share - after.share
+    p = (before.right + 0.5) / (before.n + 1)
+    error = math.hypot(math.sqrt(p * (1 - p) / (before.n + 1)), after.error)
+    value = math.erfc(abs(float(points)) / error / math.sqrt(2))
+    low, high = float(points) - Z95 * error, float(points) + Z95 * error
+    text = (
+        f"{before.right} of {before.n:,} against {100 * float(after.share):.1f} %, classes weighted as in "
+        "training"
+    )
+    if value >= 0.05:
+        low, high = min(low, 0.0), max(high, 0.0)
+        text += ": not distinguishable from 0"
+    says = f"{text}; {says}" if says else text
+    return Step(name, points, low, high, says, key, before.share, after.share, value)
+
+
+def prior(labels: NDArray[np.int64], right: Bools, wanted: NDArray[np.int64]) -> tuple[Weighted, Step] | None:
+    """The step from classes in training's proportions to validation's own, on the same samples, and where it
+    begins; None where proportions agree within chance.
+
+    Parameters
+    ----------
+    labels, right : (n,)
+        Of validation.
+    wanted : (k,) int
+        Training samples by class.
+    """
+    own = np.bincount(labels, minlength=len(wanted))[: len(wanted)]
+    v, p = cramer(wanted, own)
+    as_trained = weighted(labels, right, wanted) if p < DIFFERENT else None
+    if as_trained is None:
+        return None
+    e, at = as_trained.estimate, Count.of(right).share
+    decided = e.p < 0.05
+    low, high = (e.low, e.high) if decided else (min(e.low, 0.0), max(e.high, 0.0))
+    says = f"class proportions differ (Cramér's V {v:.2f}, p {p:.2g}); recall of each class stays what it is"
+    if not decided:
+        says += ": not distinguishable from 0"
+    return as_trained, Step(PRIOR, as_trained.share - at, low, high, says, "prior", as_trained.share, at, e.p)
