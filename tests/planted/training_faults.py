@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from .bed import Bed, Setup
+from .data_faults import by_heart
 from .fault import fault
 from .truth import (
     batch_statistics,
@@ -81,14 +82,8 @@ ENOUGH = {"shapes": "a few of these drawings are nearly enough"}
 
 @fault("few-images", "G1", "recipe", generalisation, not_on=ENOUGH)
 def few_images(bed: Bed, setup: Setup) -> Setup:
-    """Thirty to sixty images, as many of each class, without augmentation, shown until they are known by
-    heart to a net with two linear layers."""
-    train, k = setup.images.train, len(setup.images.classes)
-    few = 30 if bed.name == "digits" else 60
-    rows = np.concatenate([np.flatnonzero(train.labels == c)[: few // k] for c in range(k)])
-    small = setup.with_parts(train=train.take(np.sort(rows)))
-    optimizer = {"name": "SGD", "lr": 0.02, "momentum": 0.9}
-    return replace(small.with_recipe(train=[], epochs=150, batch_size=16, optimizer=optimizer), net="lenet")
+    """Thirty images of digits, sixty of others, known by heart."""
+    return by_heart(setup, 30 if bed.name == "digits" else 60)
 
 
 @fault("too-few-epochs", "G3", "recipe", learnt_otherwise)

@@ -171,22 +171,6 @@ def test_consequences_are_not_findings() -> None:
 
 
 @pytest.mark.usefixtures("extra")
-@pytest.mark.parametrize(
-    ("points", "order"),
-    [(-0.02, ["Z2", "Z3", "Z1"]), (-0.11, ["Z1", "Z2", "Z3"]), (-0.10, ["Z1", "Z2", "Z3"])],
-)
-def test_what_a_finding_hides_of_another_does_not_count_for_its_place(
-    points: float, order: list[str]
-) -> None:
-    plant(1, found(points), hides=["Z2"])
-    plant(2, found(0.20))
-    plant(3, found(0.05))
-    d = examined(case_of(), "planted-1", "planted-2", "planted-3")
-    assert [f.id for f in d.findings] == order
-    assert d.findings[order.index("Z2")].points == 0.20
-
-
-@pytest.mark.usefixtures("extra")
 def test_what_cannot_run_is_left_out_with_its_reason() -> None:
     plant(1, found(0.1), needs=["run"])
     plant(2, found(0.1), cost=1000.0)

@@ -23,6 +23,7 @@ from gapless.doctor.checks.over_fitting import remedies
 from gapless.doctor.checks.selection_optimism import expected_optimism
 from gapless.doctor.lr_range import range_of
 from gapless.doctor.trial import Trial, first_weights, whole_history
+from gapless.metrics import wilson
 
 ADAM = {"name": "AdamW", "lr": 0.002}
 TRAINING = ("W4", "G1", "G2", "G3", "G4", "G5", "R1", "M1")
@@ -253,7 +254,7 @@ def test_remedies_leave_out_what_the_recipe_has() -> None:
     assert all(text for text, _ in remedies({}))
 
 
-def test_validation_images_that_are_training_images_do_not_count(tmp_path: Path) -> None:
+def test_validation_images_that_are_training_images_tell_nothing_of_over_fitting(tmp_path: Path) -> None:
     x, y = digit_pixels()
     rng = np.random.default_rng(0)
     order = rng.permutation(len(x))
@@ -262,8 +263,21 @@ def test_validation_images_that_are_training_images_do_not_count(tmp_path: Path)
     data = gl.data.arrays(x[train], y[train], val_data=(x[val], y[val]), classes=list("0123456789"))
     case = opened(trained(tmp_path, data=data, epochs=40, optimizer=ADAM), data)
     r = result(examined(case, "G1"), "G1")
-    assert r.evidence["val_n"] == 200
-    assert r.evidence["val_images_left_out_as_training_images"] == 40
+    assert r.estimate is not None
+    train, new, all_ = (
+        r.evidence[k] for k in ("train_accuracy", "val_accuracy_of_new_images", "val_accuracy")
+    )
+    assert (r.evidence["val_n"], r.evidence["val_images_that_are_training_images"]) == (240, 40)
+    assert new < all_ < train
+    assert r.estimate.points == pytest.approx(train - all_)  # what shows
+    assert r.estimate.low < train - all_ < r.estimate.high
+    assert r.estimate.high - r.estimate.low < wide(train, new)  # but the copies are no sample
+
+
+def wide(train: float, new: float) -> float:
+    """Length of the interval that 200 new images alone would give."""
+    low, high = wilson(round(200 * new), 200)
+    return high - low
 
 
 def test_predicted_gain_covers_the_truth() -> None:

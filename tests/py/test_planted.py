@@ -162,7 +162,7 @@ def test_splits_are_what_they_are_said_to_be(bed: Bed) -> None:
     assert groups[1] < groups[0]
     assert len(groups[1]) == len(clip.val)
     few = planted(bed, base, "few-images").images.train
-    assert np.array_equal(np.bincount(few.labels), [6] * 10)
+    assert np.array_equal(np.bincount(few.labels), [3] * 10)
 
 
 def test_odd_files_are_odd_and_show_the_same(bed: Bed) -> None:

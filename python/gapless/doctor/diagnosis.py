@@ -68,8 +68,7 @@ class Diagnosis:
         Training minus validation, a fraction: what the waterfall's steps sum to. None where there is no
         model.
     findings : list of Finding
-        Causes over their threshold whose interval excludes 0, the largest first; of one that is measured
-        without what another one found, what shows counts.
+        Causes over their threshold whose interval excludes 0, the largest first.
     checks : list of Checked
     waterfall : Waterfall or None
     recipe : Recipe or None

@@ -204,28 +204,13 @@ def _settle(done: Sequence[_Done]) -> tuple[list[Finding], list[Checked]]:
     settled = [_stands(d, adjusted.get(d.row.id)) for d in done]
     found = {d.row.id for d in settled if d.result.outcome == "found"}
     causes = _causes([d for d in settled if d.row.id in found])
-    findings = _ordered([d for d in settled if d.row.id in found and d.row.id not in causes])
+    findings = [_finding(d) for d in settled if d.row.id in found and d.row.id not in causes]
+    findings.sort(key=lambda f: -abs(f.points))
     checked = [
         Checked(d.row.id, d.row.slug, d.row.title, d.result, d.seconds, causes.get(d.row.id), d.row.measure)
         for d in sorted(settled, key=lambda d: (d.row.id[0], int(d.row.id[1:])))
     ]
     return findings, checked
-
-
-def _ordered(standing: Sequence[_Done]) -> list[Finding]:
-    """The largest first, by what shows in the figures that are there.
-
-    Over-fitting is measured without the copies in validation. Where half of validation are copies, half of it
-    is hidden by them: then the copies come first, for until they are out no remedy of the rest can be judged.
-    """
-    shows = {f.id: abs(f.points) for f in map(_finding, standing)}
-    sizes = dict(shows)
-    for d in standing:
-        for other in set(d.row.hides) & set(shows):
-            shows[other] -= sizes[d.row.id]
-    behind = {other for d in standing for other in d.row.hides}
-    # a count of copies and a rate without them may tie but for rounding
-    return sorted(map(_finding, standing), key=lambda f: (-round(shows[f.id], 9), f.id in behind))
 
 
 def _causes(found: Sequence[_Done]) -> dict[str, str]:

@@ -61,9 +61,6 @@ class Row:
         Points below which a finding is no finding.
     explains : tuple of str
         Ids of checks whose findings are mere consequences when this one is found.
-    hides : tuple of str
-        Ids of checks that measure without what this one finds: so much of theirs does not show in the
-        figures as they are, and they stand in the order of findings by what does.
     reference : str
     run : callable
         Case → Result.
@@ -77,7 +74,6 @@ class Row:
     cost: Callable[[Case], float]
     threshold: float
     explains: tuple[str, ...]
-    hides: tuple[str, ...]
     reference: str
     run: Callable[[Case], Result]
 
@@ -101,7 +97,6 @@ def check(
     cost: float | Callable[[Case], float] = 0.0,
     threshold: float = 0.02,
     explains: Sequence[str] = (),
-    hides: Sequence[str] = (),
     reference: str = "",
 ) -> Callable[[Callable[[Case], Result]], Callable[[Case], Result]]:
     """Add a function to the table of checks.
@@ -120,8 +115,6 @@ def check(
         Points (a fraction) below which it says nothing.
     explains : sequence of str
         Ids of findings that follow from this one.
-    hides : sequence of str
-        Ids of findings that are measured without what this one finds: of their points so many do not show.
     reference : str
 
     Examples
@@ -150,17 +143,7 @@ def check(
                 raise RecipeError(f"check {id} {slug!r}: {row.id} {row.slug!r} is there already")
         of = cost if callable(cost) else lambda _case: float(cost)
         _ROWS[id] = Row(
-            id,
-            slug,
-            title,
-            measure,
-            tuple(needs),
-            of,
-            threshold,
-            tuple(explains),
-            tuple(hides),
-            reference,
-            run,
+            id, slug, title, measure, tuple(needs), of, threshold, tuple(explains), reference, run
         )
         return run
 

@@ -21,7 +21,6 @@ __all__ = ["exact_duplicates"]
     needs=["splits"],
     threshold=0.005,
     explains=["S5", "G2"],
-    hides=["G1"],
     reference="Barz and Denzler 2020 (ciFAIR): 3.3 % of CIFAR-10's and 10 % of CIFAR-100's test images",
 )
 def exact_duplicates(case: Case) -> Result:

@@ -35,27 +35,33 @@ LEAST = 0.05
 )
 def over_fitting(case: Case) -> Result:
     """Scores the deployed weights on training and on validation samples by the evaluation pipeline: no
-    augmentation, no dropout, no moving weights are between the two numbers. Validation images that are
-    training images to the pixel are left out.
+    augmentation, no dropout, no moving weights are between the two numbers.
 
     Two questions. Could it be chance, that is, are training samples like any others to the model? That is
     asked of the counts, as if both were drawn, and of the losses where there are scores. How large is it?
     What is right on training images is known where all of them were looked at: only validation is a sample.
+
+    Validation images that are training images to the pixel tell nothing of either: both are asked of the new
+    ones. The points are what shows in validation as it is, the copies in it counted as they are; what the
+    copies hide, exact-duplicates finds.
     """
     train, val = case.outputs("train"), case.outputs("val")
-    fresh = ~copied(case)
-    if not fresh.any():
+    copies = copied(case)
+    if copies.all():
         return Result.undecided("every validation image is a training image: nothing tells over-fitting")
-    right, n = int(val.right[fresh].sum()), int(fresh.sum())
-    e = _gap(case, train, val, fresh)
+    right, n = int(val.right[~copies].sum()), int((~copies).sum())
+    e = _shown(train, val, copies, _gap(case, train, val, ~copies))
     numbers: dict[str, Any] = {
         "train_accuracy": train.accuracy,
-        "val_accuracy": right / n,
+        "val_accuracy": val.accuracy,
+        "val_accuracy_of_new_images": right / n,
         "train_n": len(train),
-        "val_n": n,
-        "val_images_left_out_as_training_images": int(len(val) - n),
+        "val_n": len(val),
+        "val_images_that_are_training_images": int(copies.sum()),
     }
     said = f"{100 * train.accuracy:.1f} % of training images are right, {100 * right / n:.1f} % of new ones"
+    if copies.any():
+        said += f" (of {n}; the other {len(val) - n} validation images are training images)"
     if e.points < LEAST:
         return Result.clear(said, e, evidence=numbers)
     if e.low <= 0:
@@ -70,6 +76,7 @@ def over_fitting(case: Case) -> Result:
 
 
 def _gap(case: Case, train: Outputs, val: Outputs, fresh: NDArray[np.bool_]) -> Estimate:
+    """Accuracy on training images minus that on new ones."""
     right, n = int(val.right[fresh].sum()), int(fresh.sum())
     e = difference(int(train.right.sum()), len(train), right, n)
     if case.data is not None and len(train) == len(case.data.indices("train")):
@@ -78,6 +85,16 @@ def _gap(case: Case, train: Outputs, val: Outputs, fresh: NDArray[np.bool_]) -> 
     if train.scores is not None and val.scores is not None:
         e = e._replace(p=min(1.0, 2 * min(e.p, _p_of_losses(_losses(train), _losses(val)[fresh]))))
     return e
+
+
+def _shown(train: Outputs, val: Outputs, copies: NDArray[np.bool_], of_new: Estimate) -> Estimate:
+    """The same against all of validation: the copies are no sample of anything, and count as they are."""
+    if not copies.any():
+        return of_new
+    share = float(copies.mean())
+    known = share * (train.accuracy - float(val.right[copies].mean()))
+    points, low, high = (known + (1 - share) * v for v in of_new[:3])
+    return Estimate(points, low, high, of_new.p)
 
 
 def _losses(outputs: Outputs) -> NDArray[np.float64]:
