@@ -290,7 +290,8 @@ class Plan:
         The first call begins the timing, so its rows are zero. A row per op, in the order of `describe`:
         op, layer, choice, and ``forward_seconds``, ``backward_seconds``, ``derive_seconds`` (weights
         repacked after an update); then a row ``loss`` and a row ``update`` (checks, running statistics,
-        optimizer), in ``forward_seconds``.
+        optimizer), in ``forward_seconds``. While it is timed, an evaluation goes op by op, each op over all
+        threads; else each thread takes images of its own through all ops (the same bits, and faster).
         """
         return self._last.profile()
 

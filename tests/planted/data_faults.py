@@ -210,8 +210,8 @@ KNOWN, TIMES, FRESH = 60, 6, 200  # so that of what is learned by heart more is 
 
 
 def _by_heart(setup: Setup) -> Setup:
-    """A net that knows its few images better than new ones. That is a fault too (G1), of which validation that
-    leaks shows a third: the leak has to be told first, for every remedy would be judged by its figure."""
+    """A net that knows its few images better than new ones. That is a fault too (G1), of which validation
+    that leaks shows a third: the leak has to be told first, for it spoils the figure of every remedy."""
     return by_heart(setup, KNOWN).with_parts(val=setup.images.val.take(np.arange(FRESH)))
 
 

@@ -1,4 +1,4 @@
-"""`gapless bench train --profile`: where a step's time goes, op by op, as the core measures it."""
+"""`gapless bench train --profile`: where a step's time goes, op by op, as the core measures it (an evaluation too goes op by op then)."""
 
 from __future__ import annotations
 
