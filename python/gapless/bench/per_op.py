@@ -1,4 +1,7 @@
-"""`gapless bench train --profile`: where a step's time goes, op by op, as the core measures it (an evaluation too goes op by op then)."""
+"""`gapless bench train --profile`: where a step's time goes, op by op, as the core measures it.
+
+While it is timed an evaluation too goes op by op, each over all threads.
+"""
 
 from __future__ import annotations
 
