@@ -46,13 +46,14 @@ class Case:
     form: str = "run"
 
 
-#: Clean runs: (set, net, epochs, learning rate, form); each is made twice, on different samples.
+#: Clean runs: (set, net, epochs, learning rate, form); each is made twice, on different samples. As many
+#: epochs as leave nothing to gain by more.
 CLEAN: tuple[tuple[str, str, int, float, str], ...] = (
     ("digits", "small", 20, 0.1, "run"),
     ("digits", "lenet", 10, 0.02, "run"),
     ("digits", "small", 16, 0.05, "model"),
     ("patches", "small", 16, 0.1, "run"),
-    ("patches", "lenet", 8, 0.02, "run"),
+    ("patches", "lenet", 24, 0.02, "run"),
     ("patches", "resnet8", 8, 0.05, "model"),
     ("shapes", "small", 20, 0.1, "run"),
     ("shapes", "lenet", 8, 0.02, "model"),

@@ -103,8 +103,9 @@ def _darker(part: Part, rng: np.random.Generator) -> Part:
 
 @fault("val-darker", "S3", "data", lost_to_samples)
 def val_darker(bed: Bed, setup: Setup) -> Setup:
-    """Validation images come from a camera that is darker, flatter and noisier."""
-    return setup.with_parts(val=_darker(setup.images.val, bed.rng(0x53)))
+    """Validation images come from a camera that is darker, flatter and noisier. The last weights are
+    deployed: by such images a checkpoint that has learned nothing is chosen as soon as any other one."""
+    return replace(setup.with_parts(val=_darker(setup.images.val, bed.rng(0x53))), weights="last")
 
 
 def _copied(bed: Bed, setup: Setup, changed: Callable[[Pixels, int], Pixels]) -> Setup:

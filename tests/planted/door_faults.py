@@ -191,12 +191,18 @@ def left_in_training_mode(bed: Bed, setup: Setup) -> Setup:
     return _model(setup, mode="training")
 
 
+def _times(wrong: int, n: int) -> int:
+    """How often each wrong sample comes again: three times, or until the table is a tenth longer."""
+    return max(3, -(-n // (10 * max(wrong, 1))))
+
+
 def _hard_repeated(bed: Bed, setup: Setup) -> Callable[[Table], Table]:
-    """Rows whose prediction is wrong stand four times in the table."""
+    """Rows whose prediction is wrong stand several times in the table."""
 
     def repeated(table: Table) -> Table:
         wrong = np.flatnonzero(table["logits"].argmax(axis=1) != table["target"])
-        rows = np.r_[np.arange(len(table["id"])), np.repeat(wrong, 3)]
+        n = len(table["id"])
+        rows = np.r_[np.arange(n), np.repeat(wrong, _times(len(wrong), n))]
         return {
             "id": [table["id"][i] for i in rows],
             "target": table["target"][rows],
@@ -209,7 +215,7 @@ def _hard_repeated(bed: Bed, setup: Setup) -> Callable[[Table], Table]:
 def _counted(bed: Bed, without: Setup, planted: Setup) -> float:
     """Accuracy over the rows minus accuracy over the samples."""
     right = bed.right(planted)
-    rows = np.r_[right, np.repeat(right[~right], 3)]
+    rows = np.r_[right, np.repeat(right[~right], _times(int((~right).sum()), len(right)))]
     return float(rows.mean() - right.mean())
 
 

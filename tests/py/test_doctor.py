@@ -171,6 +171,16 @@ def test_consequences_are_not_findings() -> None:
 
 
 @pytest.mark.usefixtures("extra")
+def test_a_small_cause_does_not_hide_a_large_one() -> None:
+    plant(1, found(0.05), explains=["Z2", "Z3"], measure="validation accuracy recovered by a")
+    plant(2, found(0.38), measure="validation accuracy gained by b")
+    plant(3, found(0.38), measure="share of images")  # of another kind: nothing to compare
+    d = examined(case_of(), "planted-1", "planted-2", "planted-3")
+    assert [f.id for f in d.findings] == ["Z2", "Z1"]
+    assert {c.id: c.caused_by for c in d.checks} == {"Z1": None, "Z2": None, "Z3": "Z1"}
+
+
+@pytest.mark.usefixtures("extra")
 def test_what_cannot_run_is_left_out_with_its_reason() -> None:
     plant(1, found(0.1), needs=["run"])
     plant(2, found(0.1), cost=1000.0)

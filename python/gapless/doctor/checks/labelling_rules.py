@@ -15,6 +15,7 @@ from ..table import check
 __all__ = ["labelling_rules"]
 
 USUAL = 0.10  # of a class's samples may go to one other class by plain errors
+FEW = 20  # training samples of a class
 
 
 @check(
@@ -83,25 +84,22 @@ def labelling_rules(case: Case) -> Result:
 
 def _p(ours: np.ndarray, theirs: np.ndarray, a: int, b: int) -> float:
     """The larger of two one-sided p-values: a→b against what errors of this model usually are, and against
-    a→b in training; 1 where b→a is half as frequent or more, or is itself beyond the errors of this model.
+    a→b in training; 1 where b→a is half as frequent or more, or training has but a few of a: a network that
+    knows those by heart is right there, and that says nothing.
 
     The reverse is only held against it by its rate: where the other rule left few samples called b, those say
-    little for themselves. And a pair that is hard both ways is hard, not labelled otherwise: that a network
-    which knows its few training images by heart has it right there says nothing.
+    little for themselves.
     """
     from scipy.stats import binomtest, fisher_exact
 
     n, m = int(ours[a].sum()), int(ours[b].sum())
     there, back = int(ours[a, b]), int(ours[b, a])
-    if back / max(m, 1) >= 0.5 * there / n:
+    if back / max(m, 1) >= 0.5 * there / n or int(theirs[a].sum()) < FEW:
         return 1.0
     others = [c for c in range(len(ours)) if c not in (a, b)]
     errors = ours[others].sum() - ours[others, others].sum()
     usual = max(USUAL, float(errors / max(ours[others].sum(), 1)))
-    usual = min(usual, 1 - 1e-9)
-    if m and binomtest(back, m, usual, alternative="greater").pvalue < 0.05:
-        return 1.0
-    beyond = float(binomtest(there, n, usual, alternative="greater").pvalue)
+    beyond = float(binomtest(there, n, min(usual, 1 - 1e-9), alternative="greater").pvalue)
     table = [[there, n - there], [int(theirs[a, b]), int(theirs[a].sum()) - int(theirs[a, b])]]
     return max(beyond, float(fisher_exact(table, alternative="greater")[1]))
 
