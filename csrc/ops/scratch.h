@@ -21,7 +21,7 @@ typedef struct {
     unsigned char *base;
     size_t bytes; /* of one piece */
     int n;
-    struct { _Alignas(64) atomic_flag busy; } piece[GAP_SCRATCH_MAX]; /* a line each: a chunk writes its own twice */
+    atomic_flag busy[GAP_SCRATCH_MAX];
 } gap_scratch;
 
 /* How many pieces to plan for. */
@@ -35,13 +35,13 @@ static inline size_t gap_scratch_round(size_t bytes) { return (bytes + GAP_ALIGN
 
 static inline void gap_scratch_begin(gap_scratch *s, void *base, size_t bytes, int n) {
     s->base = base, s->bytes = gap_scratch_round(bytes), s->n = n;
-    for (int k = 0; k < n; k++) atomic_flag_clear(&s->piece[k].busy);
+    for (int k = 0; k < n; k++) atomic_flag_clear(&s->busy[k]);
 }
 
 /* Takes a piece for a chunk that runs in `thread`; *slot goes to gap_scratch_give. */
 static inline void *gap_scratch_take(gap_scratch *s, int thread, int *slot) {
     int k = thread % s->n;
-    while (atomic_flag_test_and_set_explicit(&s->piece[k].busy, memory_order_acquire)) {
+    while (atomic_flag_test_and_set_explicit(&s->busy[k], memory_order_acquire)) {
         k = (k + 1) % s->n;
         if (k == thread % s->n) sched_yield();
     }
@@ -49,6 +49,6 @@ static inline void *gap_scratch_take(gap_scratch *s, int thread, int *slot) {
     return s->base + (size_t)k * s->bytes;
 }
 
-static inline void gap_scratch_give(gap_scratch *s, int slot) { atomic_flag_clear_explicit(&s->piece[slot].busy, memory_order_release); }
+static inline void gap_scratch_give(gap_scratch *s, int slot) { atomic_flag_clear_explicit(&s->busy[slot], memory_order_release); }
 
 #endif
