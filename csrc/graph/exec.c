@@ -5,15 +5,13 @@
 #include "graph/plan_state.h"
 #include "ops/scratch.h"
 
-static void *at(const gap_plan *p, size_t offset) { return offset == GAP_NOWHERE ? NULL : p->arena + offset; }
+static void *in_arena(unsigned char *arena, size_t offset) { return offset == GAP_NOWHERE ? NULL : arena + offset; }
 
-/* The same in the arena of the call's lane. */
-static void *in_lane(const gap_plan *p, const gap_plan_call *call, size_t offset) {
-    return offset == GAP_NOWHERE ? NULL : (call->arena != NULL ? call->arena : p->arena) + offset;
-}
+/* In the plan's own arena: what all lanes share, and what only a training step has. */
+static void *at(const gap_plan *p, size_t offset) { return in_arena(p->arena, offset); }
 
 static const void *value_at(const gap_plan *p, const gap_plan_call *call, int v) {
-    return v == 0 ? call->x : in_lane(p, call, p->value[v].data);
+    return v == 0 ? call->x : in_arena(call->arena, p->value[v].data);
 }
 
 float *gap_plan_gradient_at(const gap_plan *p, int entry) { return p->gradient == NULL ? NULL : at(p, p->gradient[entry]); }
@@ -43,15 +41,15 @@ static void context_values(const gap_plan *p, int k, const gap_plan_call *call, 
         if (needs >> j & 1) ctx->in[j] = second && (place->second >> j & 1) ? at(p, p->value[v].again) : value_at(p, call, v);
     }
     for (int j = 0; j < (back ? 1 : op->n_out); j++)
-        if (needs & GAP_NEED_OUT) ctx->out[j] = in_lane(p, call, second && place->again ? p->value[op->out[j]].again : p->value[op->out[j]].data);
+        if (needs & GAP_NEED_OUT) ctx->out[j] = in_arena(call->arena, second && place->again ? p->value[op->out[j]].again : p->value[op->out[j]].data);
 }
 
 /* Memory of the op's own. */
 static void context_own(const gap_plan *p, int k, const gap_plan_call *call, gap_phase phase, gap_op_ctx *ctx) {
     const gap_plan_op *place = &p->op[k];
     const bool back = phase == GAP_PHASE_BACKWARD, again = phase == GAP_PHASE_AGAIN;
-    if (phase != GAP_PHASE_COMMIT) ctx->workspace = in_lane(p, call, back ? place->workspace_back : again ? place->workspace_again : place->workspace);
-    if (phase != GAP_PHASE_DERIVE) ctx->saved = in_lane(p, call, (back || again) && place->saved_again != GAP_NOWHERE ? place->saved_again : place->saved);
+    if (phase != GAP_PHASE_COMMIT) ctx->workspace = in_arena(call->arena, back ? place->workspace_back : again ? place->workspace_again : place->workspace);
+    if (phase != GAP_PHASE_DERIVE) ctx->saved = in_arena(call->arena, (back || again) && place->saved_again != GAP_NOWHERE ? place->saved_again : place->saved);
     if (!place->fresh) ctx->derived = at(p, place->derived);
     else if (back) ctx->derived_back = at(p, place->derived_back);
     else ctx->derived = at(p, again ? place->derived_again : place->derived);
@@ -207,6 +205,7 @@ static gap_status run_pass(evaluation *e, int64_t pass, unsigned char *arena) {
                                 .arena = arena, .stopped = &e->stopped};
     double mean;
     gap_status st = gap_plan_run_forward(p, &call);
+    if (atomic_load(&e->stopped)) return st; /* half made, perhaps: nobody asks for it any more */
     if (st == GAP_OK && e->y != NULL) {
         const gap_targets part = {.n = call.n, .values = e->y->values, .offsets = e->y->offsets + first};
         st = gap_plan_run_loss(p, &call, &part, &mean);
@@ -231,7 +230,7 @@ static void pass_chunk(void *arg, int64_t pass, int thread) {
 /* Passes side by side: each thread takes its own through the whole network, so that threads wait for each other once, and what
  * a layer wrote is in the cache of the core that reads it. No number depends on who goes with whom. */
 static gap_status run_side_by_side(evaluation *e, int64_t passes) {
-    const gap_plan_call none = {.n = 1};
+    const gap_plan_call none = {.n = 1, .arena = e->p->arena};
     gap_status st = GAP_OK;
     GAP_TRY(derive(e->p, &none));
     gap_scratch_begin(&e->lanes, e->p->arena, e->p->arena_bytes, e->p->lanes);
@@ -239,9 +238,10 @@ static gap_status run_side_by_side(evaluation *e, int64_t passes) {
     GAP_TRY(gap_parallel(passes, pass_chunk, e));
     if (atomic_load(&e->interrupted)) return gap_fail(GAP_ERR_INTERRUPTED, "interrupted");
     const int64_t failed = (int64_t)atomic_load(&e->failed);
+    if (failed == passes) return GAP_OK;
     atomic_store(&e->stopped, false);
-    if (failed < passes) GAP_TRY(run_pass(e, failed, NULL)); /* its message is in another thread: it fails here once more */
-    if (failed < passes) return gap_fail(GAP_ERR_INTERNAL, "plan: a pass failed beside others, and not alone");
+    GAP_TRY(run_pass(e, failed, e->p->arena)); /* its message is in another thread: it fails here once more */
+    return gap_fail(GAP_ERR_INTERNAL, "plan: a pass failed beside others, and not alone");
 done:
     return st;
 }
@@ -255,7 +255,7 @@ static gap_status evaluate(gap_plan *p, int64_t n, const void *x, const gap_targ
     gap_status st = GAP_OK;
     e.most = most;
     if (wide > 1) st = run_side_by_side(&e, passes);
-    for (int64_t pass = 0; wide == 1 && st == GAP_OK && pass < passes; pass++) st = run_pass(&e, pass, NULL);
+    for (int64_t pass = 0; wide == 1 && st == GAP_OK && pass < passes; pass++) st = run_pass(&e, pass, p->arena);
     if (st == GAP_OK && y != NULL) copy_losses(p, n, loss, pred);
     return st;
 }
@@ -275,7 +275,7 @@ gap_status gap_plan_evaluate(gap_plan *p, int64_t n, const void *x, const gap_ta
 gap_status gap_plan_step(gap_plan *p, int64_t n, const void *x, const gap_targets *y, const gap_step_args *args, float *loss,
                          int32_t *pred, double *mean_loss) {
     gap_status st = GAP_OK;
-    gap_plan_call call = {.n = n, .x = x, .seed = args->seed, .epoch = args->epoch, .step = args->step, .ids = args->ids};
+    gap_plan_call call = {.n = n, .x = x, .arena = p->arena, .seed = args->seed, .epoch = args->epoch, .step = args->step, .ids = args->ids};
     double mean = 0, norm = 0;
     int64_t began;
     GAP_TRY(check_call(p, n, x, true));

@@ -16,7 +16,7 @@
 #include "graph/plan.h"
 
 #define GAP_NOWHERE SIZE_MAX        /* offset of what does not exist */
-#define GAP_LANE_SAMPLES 2           /* an evaluation of fewer per thread goes op by op, each op over all threads */
+#define GAP_LANE_SAMPLES 2          /* an evaluation of fewer per thread goes op by op, each op over all threads */
 #define GAP_UPDATE_CHUNK 16384      /* floats: a chunk of the update phase, whatever the threads */
 
 /* An op's place in the plan. Offsets are into the arena. */
@@ -80,7 +80,7 @@ typedef struct {
     int64_t epoch, step;
     const int64_t *ids;
     int64_t first;                  /* of a pass: the place of its first sample in the batch */
-    unsigned char *arena;           /* of its lane; NULL: the plan's */
+    unsigned char *arena;           /* where its values stand: the plan's, or that of a lane */
     const atomic_bool *stopped;     /* NULL, or: another pass failed, this one need not go on */
 } gap_plan_call;
 

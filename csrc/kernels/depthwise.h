@@ -63,8 +63,12 @@ typedef struct {
     float *work;                  /* gap_depthwise_sweep_floats */
 } gap_depthwise_sweep;
 
-/* A row of zeros, three rows of outputs at work, and those that are complete. */
-static inline int64_t gap_depthwise_sweep_floats(int64_t in_w, int64_t out_w) { return (in_w + 3 * out_w + (out_w < 28 ? 28 : out_w)) * 16; }
+#define GAP_DEPTHWISE_SWEEP_ROWS 3  /* output rows at work, at most: 5 taps, two rows apart */
+#define GAP_DEPTHWISE_SWEEP_DONE 28 /* pixels, about, that are finished at a time */
+/* A row of zeros, the rows of outputs at work, and those that are complete. */
+static inline int64_t gap_depthwise_sweep_floats(int64_t in_w, int64_t out_w) {
+    return (in_w + GAP_DEPTHWISE_SWEEP_ROWS * out_w + (out_w < GAP_DEPTHWISE_SWEEP_DONE ? GAP_DEPTHWISE_SWEEP_DONE : out_w)) * 16;
+}
 
 /* Both gradients of a phase of input pixels in one reading; taps are those of the output's gradient d, one at least; px is 16:
  *   dx[k*x_row + p*x_px + lane] = start + chain as above (keep, else 0)                       dx NULL: not wanted
