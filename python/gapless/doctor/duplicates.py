@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .features import TILE, Looked, grey, look, resampled
+from .leaks import first_of_pixels
 from .subject import permuted
 
 if TYPE_CHECKING:
@@ -104,10 +105,8 @@ def within(case: Case, split: str) -> tuple[list[Pair], int]:
         data = case.data
         assert data is not None
         looked = look(case, split)
-        first: dict[str, int] = {}
-        for row, i in enumerate(looked.indices):
-            first.setdefault(data.digests[int(i)], row)
-        rows = np.array(sorted(first.values()), np.int64)
+        different = list(first_of_pixels(data, looked.indices).values())
+        rows = np.flatnonzero(np.isin(looked.indices, different))
         if len(rows) > MOST_WITHIN:
             rows = np.sort(permuted(len(rows), case.seed, 0xD0B1)[:MOST_WITHIN])
         return repeated(data, looked.indices[rows], looked.tiles[rows], case.budget.ask), len(rows)

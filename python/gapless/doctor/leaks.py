@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,10 @@ from .features import thumbnail
 from .result import Picture, Remedy, Result
 from .stats import Estimate, difference, share
 
-__all__ = ["copied", "judged", "pictured", "without"]
+if TYPE_CHECKING:
+    from ..data import Data
+
+__all__ = ["LISTED", "copied", "first_of_pixels", "judged", "pictured", "without"]
 
 LISTED = 50
 REMEDY = Remedy(
@@ -49,6 +52,14 @@ def copied(case: Case) -> NDArray[np.bool_]:
         return np.zeros(len(ids), bool)
     trained = {data.digests[i] for i in data.splits["train"]}
     return np.array([data.digests[data.index_of(i)] in trained for i in ids], bool)
+
+
+def first_of_pixels(data: Data, indices: Iterable[Any]) -> dict[str, int]:
+    """By the digest of its pixels, the first of these samples (manifest indices) that has them."""
+    first: dict[str, int] = {}
+    for i in map(int, indices):
+        first.setdefault(data.digests[i], i)
+    return first
 
 
 def judged(

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from .leaks import pictured
+from .leaks import LISTED, first_of_pixels, pictured
 from .result import Remedy, Result
 from .stats import share
 
@@ -20,9 +20,8 @@ if TYPE_CHECKING:
     from ..data import Data
     from .case import Case
 
-__all__ = ["Repeats", "equal_pairs", "grouped", "note_of", "repeats", "with_repeats"]
+__all__ = ["NAMES", "Repeats", "equal_pairs", "grouped", "note_of", "repeats", "with_repeats"]
 
-LISTED = 50
 FEWER = 0.9  # effective share of validation's samples below which that is said of the whole diagnosis
 NAMES = {"train": "training", "val": "validation"}
 RELABEL = Remedy(
@@ -105,13 +104,9 @@ def grouped(pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
 
 def equal_pairs(data: Data, split: str) -> list[tuple[int, int]]:
     """Each sample of a split whose pixels an earlier one of it has, with the first that has them."""
-    first: dict[str, int] = {}
-    out = []
-    for i in map(int, data.indices(split)):
-        kept = first.setdefault(data.digests[i], i)
-        if kept != i:
-            out.append((kept, i))
-    return out
+    indices = data.indices(split).tolist()
+    first = first_of_pixels(data, indices)
+    return [(first[data.digests[i]], i) for i in indices if first[data.digests[i]] != i]
 
 
 def with_repeats(

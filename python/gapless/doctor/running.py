@@ -219,7 +219,7 @@ def _causes(found: Sequence[_Done]) -> dict[str, str]:
     validation accuracy is not the cause of what would bring back more than twice as many."""
     size = {d.row.id: abs(d.result.estimate.points) if d.result.estimate else 0.0 for d in found}
     says = {d.row.id: set(d.row.explains) & set(size) - {d.row.id} for d in found}
-    brings_back = {d.row.id for d in found if d.row.measure.startswith("validation accuracy")}
+    brings_back = {d.row.id for d in found if d.row.brings_back}
     edges = {
         (a, b)
         for a, effects in says.items()

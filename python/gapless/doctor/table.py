@@ -52,7 +52,8 @@ class Row:
     title : str
         The cause in a few words.
     measure : str
-        What the points are points of, such as "validation accuracy recovered at the better size".
+        What the points are points of, such as "validation accuracy recovered at the better size"; begins with
+        "validation accuracy" where they are that.
     needs : tuple of str
         Keys of `FACTS`.
     cost : callable
@@ -76,6 +77,12 @@ class Row:
     explains: tuple[str, ...]
     reference: str
     run: Callable[[Case], Result]
+
+    @property
+    def brings_back(self) -> bool:
+        """Whether its points are validation accuracy, by what its measure begins with: such points of two
+        checks can be compared."""
+        return self.measure.startswith("validation accuracy")
 
     def measured(self, case: Case) -> Result:
         """The check's result, made once for a case: the waterfall may ask before the check's own turn."""
@@ -106,7 +113,7 @@ def check(
     id, slug, title : str
         ``"U1"``, ``"my-check"``, the cause in a few words.
     measure : str
-        What its points are points of.
+        What its points are points of; begins with "validation accuracy" where they are that.
     needs : sequence of str
         What must be there: keys of `gapless.doctor.FACTS`.
     cost : float or callable

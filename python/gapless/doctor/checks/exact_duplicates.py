@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..case import Case
-from ..leaks import judged
+from ..leaks import first_of_pixels, judged
 from ..repeats import equal_pairs, repeats, with_repeats
 from ..result import Result
 from ..table import check
@@ -48,7 +48,5 @@ def copies(case: Case) -> list[tuple[int, int]]:
     """(training, validation) manifest indices of equal pixels, one for each such validation sample."""
     data = case.data
     assert data is not None
-    first: dict[str, int] = {}
-    for i in data.indices("train"):
-        first.setdefault(data.digests[i], int(i))
+    first = first_of_pixels(data, data.indices("train"))
     return [(first[data.digests[v]], int(v)) for v in data.indices("val") if data.digests[v] in first]

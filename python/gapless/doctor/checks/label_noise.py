@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from .. import classifier, features, noise
 from ..case import Case
+from ..repeats import NAMES
 from ..result import Picture, Remedy, Result
 from ..stats import Estimate
 from ..table import check
@@ -78,7 +79,7 @@ def label_noise(case: Case) -> Result:
         chosen = "val"
     indices, p, e = parts[chosen]
     e = e._replace(p=min(1.0, e.p * len(parts)))
-    where = {"train": "training", "val": "validation"}.get(chosen, chosen)
+    where = NAMES.get(chosen, chosen)
     says = (
         f"about {100 * e.points:.1f} % of {where}'s labels are wrong "
         f"({100 * e.low:.1f} to {100 * e.high:.1f})"

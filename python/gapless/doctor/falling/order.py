@@ -24,7 +24,7 @@ from ..retraining import folds_within, out_of_fold
 from ..stats import Z95
 from . import interaction
 from .outside import JOINT, of_outputs
-from .steps import Bools, Count, Step, Waterfall, absent, between, prior, same, to_weighted
+from .steps import Bools, Count, Step, Waterfall, absent, between, prior, same, to_others
 
 __all__ = ["LADDER", "Rung", "of_run", "waterfall"]
 
@@ -281,20 +281,13 @@ def _other_images(case: Case, ladder: Ladder, now: Bools) -> list[Step]:
     everything, train = Count.of(val.right), Count.of(now)
     copies = copied(case)
     fresh = ~copies if copies.any() and not copies.all() else np.ones(len(copies), bool)
-    kept = everything if fresh.all() else Count.of(val.right[fresh])
+    kept = Count.of(val.right[fresh])
     shifted = prior(val.labels[fresh], val.right[fresh], case.data.counts("train"))
-
-    def to_validation(key: str, name: str, before: Count) -> list[Step]:
-        """Where class proportions differ, what they do by themselves is a step of its own."""
-        if shifted is None:
-            return [between(key, name, before, kept)]
-        return [to_weighted(key, name, before, shifted[0]), shifted[1]]
-
     steps, folds = [], folds_within(case)
     if len(case.data.splits.get("dev", ())):
         dev = Count.of(case.outputs("dev").right)
         steps.append(between("generalisation", GENERALISATION, train, dev))
-        steps += to_validation("shift", SHIFT, dev)
+        steps += to_others("shift", SHIFT, dev, kept, shifted)
     elif folds and (held := _by_folds(case, ladder, folds)) is not None:
         step = same("generalisation", GENERALISATION, now, held)
         says = (
@@ -302,9 +295,9 @@ def _other_images(case: Case, ladder: Ladder, now: Bools) -> list[Step]:
             f"others (so a little too large); {step.says}"
         )
         steps.append(replace(step, says=says))
-        steps += to_validation("shift", SHIFT, Count.of(held))
+        steps += to_others("shift", SHIFT, Count.of(held), kept, shifted)
     else:
-        steps += to_validation("joint", JOINT, train)
+        steps += to_others("joint", JOINT, train, kept, shifted)
     steps.append(_leakage(everything, kept, int(np.count_nonzero(copies))))
     return steps
 

@@ -8,7 +8,7 @@ from fractions import Fraction
 import numpy as np
 
 from ..case import Case
-from .steps import Count, Step, Waterfall, between, prior, to_weighted
+from .steps import Count, Step, Waterfall, prior, to_others
 
 __all__ = ["JOINT", "of_outputs"]
 
@@ -50,7 +50,4 @@ def _other_images(case: Case, train: Count, val: Count) -> list[Step]:
     """From training to validation samples: of what lies between, outputs tell what class proportions do."""
     out = case.outputs("val")
     wanted = np.bincount(case.outputs("train").labels, minlength=out.num_classes)
-    shifted = prior(out.labels, out.right, wanted)
-    if shifted is None:
-        return [between("joint", JOINT, train, val)]
-    return [to_weighted("joint", JOINT, train, shifted[0]), shifted[1]]
+    return to_others("joint", JOINT, train, val, prior(out.labels, out.right, wanted))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ..proportions import DIFFERENT, Weighted, cramer, weighted
 from ..stats import Z95, difference, paired, samples_for_paired
 
-__all__ = ["Count", "Step", "Waterfall", "absent", "between", "prior", "same", "to_weighted"]
+__all__ = ["Count", "Step", "Waterfall", "absent", "between", "prior", "same", "to_others"]
 
 PRIOR = "prior shift: classes in other proportions than in training"
 
@@ -180,6 +180,16 @@ def to_weighted(key: str, name: str, before: Count, after: Weighted, says: str =
         text += ": not distinguishable from 0"
     says = f"{text}; {says}" if says else text
     return Step(name, points, low, high, says, key, before.share, after.share, value)
+
+
+def to_others(
+    key: str, name: str, before: Count, after: Count, shifted: tuple[Weighted, Step] | None
+) -> list[Step]:
+    """To other samples; where `prior` says that their classes are in other proportions, what those do by
+    themselves is a step of its own."""
+    if shifted is None:
+        return [between(key, name, before, after)]
+    return [to_weighted(key, name, before, shifted[0]), shifted[1]]
 
 
 def prior(labels: NDArray[np.int64], right: Bools, wanted: NDArray[np.int64]) -> tuple[Weighted, Step] | None:
