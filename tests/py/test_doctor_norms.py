@@ -247,7 +247,7 @@ def test_dropout_before_batchnorm_is_found_with_its_size(tmp_path: Path) -> None
     run = trained(tmp_path / "r", data, model=Normed(p=0.85), epochs=6, seed=5)
     case = case_of(run.last, data)
     d = examined(case)
-    assert {f.id for f in d.findings} - {"A1"} == {"B3"}  # softer crops help such a dropout too
+    assert [f.id for f in d.findings] == ["A1", "B3"]  # softer crops help such a dropout too, and by more
     r = result(d, "B3")
     assert r.evidence["variance_ratio"]["bn1"] == 1.0  # before the dropout nothing differs
     assert r.evidence["variance_ratio"]["bn2"] < 0.8
