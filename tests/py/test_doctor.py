@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -168,6 +169,16 @@ def test_consequences_are_not_findings() -> None:
     d = examined(case_of(), "planted-1", "planted-2", "planted-3")
     assert [f.id for f in d.findings] == ["Z3", "Z1"]
     assert {c.id: c.caused_by for c in d.checks} == {"Z1": None, "Z2": "Z1", "Z3": None}
+
+
+@pytest.mark.usefixtures("extra")
+def test_a_result_may_say_by_its_numbers_what_follows_from_it() -> None:
+    small = replace(found(0.05), explains=frozenset({"Z2"}))
+    plant(1, small, explains=["Z3"])
+    plant(2, found(0.50), explains=["Z1", "Z3"])
+    plant(3, found(0.07))
+    d = examined(case_of(), "planted-1", "planted-2", "planted-3")
+    assert {c.id: c.caused_by for c in d.checks} == {"Z1": None, "Z2": "Z1", "Z3": "Z1"}
 
 
 @pytest.mark.usefixtures("extra")

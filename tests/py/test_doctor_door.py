@@ -405,6 +405,42 @@ def test_labelling_rules_are_found_with_their_share(seed: int) -> None:
     assert (both != val.labels).sum() == len(moved)
 
 
+def test_weights_that_follow_validation_leave_the_other_rule_to_the_last_ones() -> None:
+    """Chosen on validation, they call most of "a" by the name of "b" in training too."""
+    rng = np.random.default_rng(0)
+    rule = rng.integers(0, 4, 1000)  # training's
+    labels = rule.copy()
+    labels[600:][(rule[600:] == 0) & (rng.random(400) < 0.6)] = 1
+    pixels = rng.integers(0, 256, (1000, 3, 3), dtype=np.uint8)
+    pixels[:, 0, 0] = rule  # what these models look at
+    data = gl.data.arrays(pixels[:600], labels[:600], val_data=(pixels[600:], labels[600:]))
+
+    def scores(x: np.ndarray, follow: bool) -> np.ndarray:
+        shown = x[:, 0, 0, 0].astype(int)
+        z = 6.0 * np.eye(4, dtype=np.float32)[np.where(follow & (shown == 0), 1, shown)]
+        return z + 0.1 * rng.standard_normal(z.shape).astype(np.float32)
+
+    def subject(name: str, follow: bool) -> FunctionSubject:
+        return FunctionSubject(
+            lambda x: scores(x, follow),
+            lambda image: image.transpose(2, 0, 1).astype(np.float32),
+            data.classes,
+            name,
+        )
+
+    def case(**others: FunctionSubject) -> Case:
+        return Case(budget=Budget(60), data=data, subject=subject("best", True), others=others)
+
+    assert said(case(), "labelling-rules").outcome == "clear"
+    d = examined(case(last=subject("last", False)), "labelling-rules", "label-shift")
+    (f,) = d.findings
+    assert (f.id, f.evidence["named"], f.evidence["said"]) == ("L3", "1", "0")
+    assert f.evidence["weights"] == "last"
+    assert "chosen on validation" in f.says
+    assert f.low <= np.mean(labels[600:] != rule[600:]) <= f.high
+    assert {c.id: c.caused_by for c in d.checks} == {"L3": None, "S2": "L3"}  # proportions differ by it
+
+
 def test_a_class_of_which_training_has_a_few_is_not_labelled_otherwise() -> None:
     val = made(600, 4, 0.95, 1)
     scores = val.scores.copy()

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from .stats import Z95, Estimate
 
-__all__ = ["DIFFERENT", "Weighted", "cramer", "weighted"]
+__all__ = ["DIFFERENT", "Weighted", "cramer", "differ", "weighted"]
 
 DIFFERENT = 0.01  # p-value below which proportions differ
+LIMIT = 0.15  # Cramér's V above which it matters, as in Deepchecks
 
 
 def cramer(train: NDArray[np.int64], val: NDArray[np.int64]) -> tuple[float, float]:
@@ -44,6 +45,16 @@ def cramer(train: NDArray[np.int64], val: NDArray[np.int64]) -> tuple[float, flo
     mean = shares.mean(axis=0)
     v = math.sqrt(float(((shares - mean) ** 2 / mean).sum()) / 2)
     return v, float(chdtrc(table.shape[1] - 1, value))
+
+
+def differ(train: NDArray[np.int64], val: NDArray[np.int64]) -> bool:
+    """Whether two lists of counts differ by more than chance, and by enough to matter.
+
+    >>> differ(np.array([50, 50]), np.array([50, 50])), differ(np.array([50, 50]), np.array([90, 10]))
+    (False, True)
+    """
+    v, p = cramer(train, val)
+    return v > LIMIT and p < DIFFERENT
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -63,6 +63,9 @@ class Result:
     pictures : sequence of Picture
     samples_needed : int or None
         How many samples would decide what is undecided.
+    explains : frozenset of str
+        Ids of findings that follow from this one by its very numbers, whatever the table's rows say of them
+        in general: they do not explain it in turn.
     """
 
     outcome: Outcome
@@ -72,6 +75,7 @@ class Result:
     remedy: Remedy | None = None
     pictures: Sequence[Picture] = ()
     samples_needed: int | None = None
+    explains: frozenset[str] = frozenset()
 
     @classmethod
     def found(
@@ -82,10 +86,19 @@ class Result:
         remedy: Remedy,
         evidence: Mapping[str, Any] | None = None,
         pictures: Sequence[Picture] = (),
+        explains: Collection[str] = (),
     ) -> Result:
         """The cause is there. `diagnose` still holds it to the threshold and to the whole family's error
         rate."""
-        return cls("found", says, estimate, dict(evidence or {}), remedy, tuple(pictures))
+        return cls(
+            "found",
+            says,
+            estimate,
+            dict(evidence or {}),
+            remedy,
+            tuple(pictures),
+            explains=frozenset(explains),
+        )
 
     @classmethod
     def clear(

@@ -215,10 +215,16 @@ def _settle(done: Sequence[_Done]) -> tuple[list[Finding], list[Checked]]:
 
 def _causes(found: Sequence[_Done]) -> dict[str, str]:
     """Which finding follows from which. A check that is itself a consequence explains nothing; of two that
-    explain each other the larger one does; of several the largest. And what would bring back a few points of
-    validation accuracy is not the cause of what would bring back more than twice as many."""
+    explain each other the larger one does, or the one whose result says so of the other; of several the
+    largest. And what would bring back a few points of validation accuracy is not the cause of what would
+    bring back more than twice as many."""
     size = {d.row.id: abs(d.result.estimate.points) if d.result.estimate else 0.0 for d in found}
-    says = {d.row.id: set(d.row.explains) & set(size) - {d.row.id} for d in found}
+    sure = {(d.row.id, b) for d in found for b in d.result.explains}
+    says = {
+        d.row.id: {b for b in {*d.row.explains, *d.result.explains} if (b, d.row.id) not in sure}
+        & set(size) - {d.row.id}
+        for d in found
+    }
     brings_back = {d.row.id for d in found if d.row.brings_back}
     edges = {
         (a, b)

@@ -8,14 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..case import Case
-from ..proportions import DIFFERENT, cramer, weighted
+from ..proportions import cramer, differ, weighted
 from ..result import Remedy, Result
 from ..stats import Estimate
 from ..table import check
 
 __all__ = ["label_shift"]
-
-LIMIT = 0.15  # Cramér's V, as in Deepchecks
 
 
 @check(
@@ -44,7 +42,7 @@ def label_shift(case: Case) -> Result:
         "val": dict(zip(data.classes, val.tolist(), strict=True)),
     }
     counted = variation(train, val, p, case.seed)
-    if v <= LIMIT or p >= DIFFERENT:
+    if not differ(train, val):
         said = f"class proportions agree (Cramér's V {v:.2f}, p {p:.2g})"
         return Result.clear(said, counted._replace(p=max(p, 1e-12)), evidence=numbers)
     worst = np.argsort(-np.abs(train / train.sum() - val / val.sum()))[:3]

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ... import checkpoint as checkpoint_file
-from ...errors import CheckpointError
 from ...evaluation import list_digest
 from ...record import EvalRecord
 from ..case import Case
 from ..outputs import Outputs
-from ..replay import is_own
 from ..result import Remedy, Result
+from ..siblings import outputs_of_sibling, siblings
 from ..stats import Estimate, paired
-from ..subject import NetSubject, Subject
 from ..table import check
 
 __all__ = ["which_weights"]
@@ -96,39 +92,10 @@ def _record(case: Case) -> Result | None:
 
 
 def _others(case: Case) -> dict[str, Outputs]:
-    """Validation outputs of the run's other weights: of the other kind, and in the file beside."""
-    assert case.data is not None
-    saved, subject = case.saved, case.subject
-    assert saved is not None
-    out = {}
-    for name, other in case.others.items():
-        out[name] = _scored(case, other, name)
-    beside = None if saved.path is None else _beside(saved.path)
-    if beside is None or not isinstance(subject, NetSubject):
-        return out
-    try:
-        second = checkpoint_file.read(beside)
-        same_run = is_own(second, case.data) and second.recipe == saved.recipe
-    except CheckpointError:
-        return out
-    if same_run and second.state["step"] != saved.state["step"]:
-        name = f"{beside.stem} ({second.weights_kind})"
-        other = subject.with_weights(second.scored(), name)
-        out[name] = _scored(case, other, name)
-    return out
-
-
-def _scored(case: Case, subject: Subject, name: str) -> Outputs:
+    """Validation outputs of the run's other weights."""
     assert case.data is not None
     val = case.data.indices("val")
-    made: Outputs = case.keep(("val of", name), lambda: case.outputs_of(subject, val, name))
-    return made
-
-
-def _beside(path: Path) -> Path | None:
-    other = {"best": "last", "last": "best"}.get(path.stem)
-    found = path.with_name(f"{other}{path.suffix}") if other else None
-    return found if found is not None and found.exists() else None
+    return {name: outputs_of_sibling(case, name, "val", val) for name in siblings(case)}
 
 
 def _honest(case: Case, val: Outputs, others: dict[str, Outputs]) -> Estimate:
