@@ -17,7 +17,8 @@ from ..table import check
 
 __all__ = ["labelling_rules"]
 
-USUAL = 0.10  # of a class's samples may go to one other class by plain errors
+USUAL = 0.05  # of a class's samples may go to one other class by plain errors
+OVER_FITTED = 0.10  # likewise, where the other classes too are told worse than in training
 FEW = 20  # training samples of a class
 ALPHA = 0.01
 MOST = 4000  # training samples that the last weights are asked about
@@ -143,12 +144,18 @@ def _p(ours: np.ndarray, theirs: np.ndarray, a: int, b: int) -> tuple[float, flo
     there = int(ours[a, b])
     if _reverse(ours, theirs, a, b) >= 0.5 * there / n or int(theirs[a].sum()) < FEW:
         return 1.0, 1.0
-    others = [c for c in range(len(ours)) if c not in (a, b)]
-    errors = ours[others].sum() - ours[others, others].sum()
-    usual = max(USUAL, float(errors / max(ours[others].sum(), 1)))
+    here, trained = (_errors_elsewhere(m, a, b) for m in (ours, theirs))
+    usual = max(OVER_FITTED if here > 1.5 * trained + 0.01 else USUAL, here)
     beyond = float(binomtest(there, n, min(usual, 1 - 1e-9), alternative="greater").pvalue)
     table = [[there, n - there], [int(theirs[a, b]), int(theirs[a].sum()) - int(theirs[a, b])]]
     return beyond, float(fisher_exact(table, alternative="greater")[1])
+
+
+def _errors_elsewhere(confusion: np.ndarray, a: int, b: int) -> float:
+    """Error rate of the other classes."""
+    others = [c for c in range(len(confusion)) if c not in (a, b)]
+    n = confusion[others].sum()
+    return float((n - confusion[others, others].sum()) / max(n, 1))
 
 
 def _reverse(ours: np.ndarray, theirs: np.ndarray, a: int, b: int) -> float:
