@@ -40,6 +40,8 @@ int64_t gap_desc_stored(const gap_desc *d) {
     return d->layout == GAP_BLOCKED ? gap_desc_blocks(d) * d->cb * d->dim[1] * d->dim[2] : gap_desc_count(d);
 }
 
+int64_t gap_desc_step(const gap_desc *d) { return gap_desc_stored(d) + d->skip; }
+
 size_t gap_desc_bytes(const gap_desc *d) { return (size_t)gap_desc_stored(d) * gap_dtype_bytes(d->dtype); }
 
 bool gap_desc_equal(const gap_desc *a, const gap_desc *b) {

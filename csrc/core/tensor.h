@@ -26,6 +26,7 @@ typedef struct {
     int64_t dim[GAP_MAX_DIM];
     int64_t cb;      /* block width of GAP_BLOCKED, else 0 */
     bool per_batch;  /* one value for the whole batch (BatchNorm's statistics): no sample axis */
+    int64_t skip;    /* elements between two samples that are others': a run of blocks of a larger tensor; 0: it stands alone */
 } gap_desc;
 
 size_t gap_dtype_bytes(gap_dtype t);
@@ -36,6 +37,7 @@ gap_desc gap_desc_image(int64_t c, int64_t h, int64_t w);  /* fp32, blocked */
 gap_desc gap_desc_vector(int64_t n);                       /* fp32, plain (n) */
 int64_t gap_desc_count(const gap_desc *d);                 /* logical elements of one sample */
 int64_t gap_desc_stored(const gap_desc *d);                /* elements of one sample as stored, padding included */
+int64_t gap_desc_step(const gap_desc *d);                  /* elements from one sample to the next */
 size_t gap_desc_bytes(const gap_desc *d);                  /* bytes of one sample, as stored */
 int64_t gap_desc_blocks(const gap_desc *d);                /* channel blocks of GAP_BLOCKED */
 bool gap_desc_equal(const gap_desc *a, const gap_desc *b);

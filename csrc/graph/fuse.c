@@ -73,6 +73,21 @@ static gap_status keep_pixels(gap_fusion *f) {
     return GAP_OK;
 }
 
+/* slices: a run of channel blocks of each sample; who reads it alone finds it there. */
+static gap_status make_slices(gap_fusion *f) {
+    gap_oplist *list = f->list;
+    for (int k = 0; k < list->n_ops && f->env->kernels->blas == NULL; k++) {
+        gap_op *concat = &list->op[k];
+        for (int j = 0; gap_op_is_concat(concat) && j < concat->n_in; j++) {
+            const int v = concat->in[j], maker = gap_fusion_producer(f, v);
+            if (maker < 0 || !list->op[maker].def->slices || list->op[maker].n_out != 1 || gap_fusion_only_reader(f, v) != k) continue;
+            if (!gap_concat_make_slice(concat, j)) continue;
+            list->value[v].skip = list->gradient[v].skip = list->op[maker].out_desc[0].skip = concat->in_desc[j].skip;
+        }
+    }
+    return GAP_OK;
+}
+
 static const struct {
     const char *name;
     gap_status (*rewrite)(gap_fusion *f); /* NULL: followed elsewhere */
@@ -86,6 +101,7 @@ static const struct {
     [GAP_RULE_BN_FIXED] = {"bn_fixed", gap_fuse_bn_fixed},
     [GAP_RULE_POOL_ACT] = {"pool_act", pool_first},
     [GAP_RULE_PIXELS] = {"pixels", keep_pixels},
+    [GAP_RULE_SLICES] = {"slices", make_slices},
     [GAP_RULE_INPLACE] = {"inplace", NULL},
     [GAP_RULE_SHARE] = {"share", NULL},
 };
@@ -98,7 +114,7 @@ static unsigned bit_of(const char *name, size_t n) {
 }
 
 static gap_status no_such_rule(const char *name, size_t n) {
-    char have[160] = "";
+    char have[192] = "";
     for (int k = 0; k < GAP_RULE_COUNT; k++) strcat(strcat(have, " -"), table[k].name);
     return gap_fail(GAP_ERR_VALUE, "GAPLESS_FUSE: '%.*s' is none of:%s -all", (int)n, name, have);
 }

@@ -22,7 +22,7 @@ int gap_fusion_only_reader(const gap_fusion *f, int v) {
     return readers(f, v, &op) == 1 ? op : -1;
 }
 
-static int producer(const gap_fusion *f, int v) {
+int gap_fusion_producer(const gap_fusion *f, int v) {
     for (int k = 0; k < f->list->n_ops; k++)
         for (int j = 0; j < f->list->op[k].n_out; j++)
             if (f->list->op[k].out[j] == v) return k;
@@ -58,7 +58,7 @@ static gap_affine_attr *affine_of(gap_fusion *f, int op) { return GAP_ATTR(&f->l
 
 /* An affine that does nothing else, made for op `reader` alone. */
 static bool bare_affine(gap_fusion *f, int value, int reader, int *affine) {
-    *affine = producer(f, value);
+    *affine = gap_fusion_producer(f, value);
     return is(f, *affine, &gap_op_affine) && gap_fusion_only_reader(f, value) == reader && f->list->op[*affine].n_in == 2 &&
            affine_of(f, *affine)->act == GAP_ACT_NONE;
 }
@@ -130,7 +130,7 @@ gap_status gap_fuse_bn_sums(gap_fusion *f) {
     for (int k = 0; k < f->list->n_ops; k++) {
         const gap_op *moments = &f->list->op[k];
         if (moments->def != &gap_op_moments) continue;
-        const int x = moments->in[0], sums = moments->out[0], maker = producer(f, x), norm = gap_fusion_only_reader(f, sums);
+        const int x = moments->in[0], sums = moments->out[0], maker = gap_fusion_producer(f, x), norm = gap_fusion_only_reader(f, sums);
         if (!fusible_conv(f, maker) || !is(f, norm, &gap_op_norm)) continue;
         gap_op *conv = &f->list->op[maker];
         bool as_residual = false;
@@ -179,7 +179,7 @@ static bool may_gate(gap_fusion *f, int x, int conv) {
     for (int k = conv + 1; k < f->list->n_ops; k++)
         for (int j = 0; j < f->list->op[k].n_in; j++)
             if (f->list->op[k].in[j] == x) return false;
-    const int maker = producer(f, x);
+    const int maker = gap_fusion_producer(f, x);
     return is(f, maker, &gap_op_affine) && affine_of(f, maker)->lazy;
 }
 
@@ -209,7 +209,7 @@ static void take_behind(gap_fusion *f, int k) {
     if (is(f, next, &gap_op_add) && f->list->op[next].in[0] != f->list->op[next].in[1]) {
         const gap_op *add = &f->list->op[next];
         const int other = add->in[add->in[0] == conv->out[0]];
-        if (other != 0 && producer(f, other) < k) {
+        if (other != 0 && gap_fusion_producer(f, other) < k) {
             fuse->residual = conv->n_in++;
             set_in(f, conv, fuse->residual, other);
             set_out(f, conv, 0, add->out[0]);

@@ -11,6 +11,7 @@ typedef struct {
     const gap_op_env *env;
 } gap_fusion;
 
+int gap_fusion_producer(const gap_fusion *f, int v);    /* the op that makes value v, or -1 */
 int gap_fusion_only_reader(const gap_fusion *f, int v); /* the op that alone reads value v, or -1; an output has a reader more */
 
 gap_status gap_fuse_join(gap_fusion *f);     /* affine + add -> affine with a residual */

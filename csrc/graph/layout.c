@@ -4,6 +4,7 @@
 #include "graph/arena.h"
 #include "graph/fuse.h"
 #include "graph/plan_state.h"
+#include "ops/ops.h"
 
 /* What is found out about a list on the way to its layout. A place is where a value stands: place v is the first of value v,
  * place n_values + v the one that a second forward writes. */
@@ -19,6 +20,7 @@ typedef struct {
     int *gradient_root;         /* (n_values) value whose gradient's memory it uses: itself, unless it is made in place */
     int *last;                  /* (n_places) time of the last read */
     int *root;                  /* (n_places) place whose memory it uses: itself, unless it is written in place */
+    int *whole;                 /* (n_values) the concatenation in which it stands, or -1 */
     int *gradient_of;           /* (n_entries) time its gradient is first written */
     int n_buffers;
     gap_lifetime *buffer;
@@ -31,6 +33,15 @@ static int in_place(const layout *l, int k, int j, bool second) {
 }
 static int out_place(const layout *l, int k, int j, bool second) {
     return l->p->list.op[k].out[j] + (second && l->p->op[k].again ? l->n_values : 0);
+}
+
+static void find_wholes(layout *l) {
+    for (int v = 0; v < l->n_values; v++) l->whole[v] = -1;
+    for (int k = 0; k < l->n_ops; k++) {
+        const gap_op *op = &l->p->list.op[k];
+        for (int j = 0; j < op->n_in; j++)
+            if (gap_concat_slice(op, j) >= 0) l->whole[op->in[j]] = op->out[0];
+    }
 }
 
 static bool op_learns(const layout *l, int k) {
@@ -137,6 +148,8 @@ static void find_last_reads(layout *l) {
         if (op->backward_needs & GAP_NEED_OUT) reach(l, out_place(l, k, 0, true), l->back[k]);
     }
     for (int k = 0; k < p->graph->n_outputs; k++) reach(l, p->output[k], l->n_ops);
+    for (int v = 0; v < l->n_values; v++)
+        if (l->whole[v] >= 0) reach(l, l->whole[v], l->last[v]);
 }
 
 /* Lets an op write over its input when nobody reads that any more. */
@@ -144,7 +157,7 @@ static void try_in_place(layout *l, int k, int time, bool second) {
     const gap_op *op = &l->p->list.op[k];
     const gap_desc *in = &op->in_desc[0], *out = &op->out_desc[0];
     const int v = in_place(l, k, 0, second);
-    bool can = op->def->inplace_ok && op->n_out == 1 && op->in[0] != 0 && l->last[v] == time && in->per_batch == out->per_batch &&
+    bool can = op->def->inplace_ok && op->n_out == 1 && op->in[0] != 0 && l->last[v] == time && in->per_batch == out->per_batch && in->skip == out->skip &&
                gap_desc_bytes(in) == gap_desc_bytes(out);
     for (int j = 1; j < op->n_in; j++) can = can && in_place(l, k, j, second) != v;
     if (can) l->root[out_place(l, k, 0, second)] = l->root[v];
@@ -160,7 +173,7 @@ static void find_in_place(layout *l) {
 
 static bool same_gradient(const layout *l, int a, int b) {
     const gap_desc *x = &l->p->list.gradient[a], *y = &l->p->list.gradient[b];
-    return x->per_batch == y->per_batch && gap_desc_bytes(x) == gap_desc_bytes(y);
+    return x->per_batch == y->per_batch && x->skip == y->skip && gap_desc_bytes(x) == gap_desc_bytes(y);
 }
 
 /* When another op than k first writes to v's gradient, or its own producer may write over it; past the end: never. */
@@ -180,6 +193,8 @@ static void find_gradient_in_place(layout *l) {
         l->gradient_root[v] = v;
         l->gradient_last[v] = k >= 0 && l->p->op[k].active ? l->back[k] : l->gradient_first[v]; /* else only a loss writes it */
     }
+    for (int v = 0; v < l->n_values; v++)
+        if (l->whole[v] >= 0 && l->gradient_last[l->whole[v]] < l->gradient_last[v]) l->gradient_last[l->whole[v]] = l->gradient_last[v];
     for (int k = l->n_ops - 1; k >= 0; k--) {
         const gap_op *op = &l->p->list.op[k];
         const int out = op->out[0];
@@ -220,6 +235,14 @@ static void add_buffer(layout *l, size_t bytes, int first, int last, size_t *pla
     l->place[l->n_buffers++] = place;
 }
 
+/* When value v is first written: by its producer, or by the first that leaves a part there. */
+static int first_write(const layout *l, int v) {
+    int first = l->producer[v];
+    for (int part = 0; part < l->n_values; part++)
+        if (l->whole[part] == v && l->producer[part] < first) first = l->producer[part];
+    return first;
+}
+
 static gap_status add_value_buffers(layout *l) {
     gap_plan *p = l->p;
     for (int v = 0; v < l->n_places; v++) /* a root lives as long as the last place written over it */
@@ -230,7 +253,8 @@ static gap_status add_value_buffers(layout *l) {
         if (st == GAP_OK) st = desc_bytes(l, &p->list.gradient[v], &gradient);
         if (st != GAP_OK) return st;
         const int k = l->producer[v], again = l->n_values + v;
-        add_buffer(l, k >= 0 && l->root[v] == v ? bytes : 0, k, l->last[v], &p->value[v].data);
+        if (l->whole[v] >= 0) bytes = gradient = 0; /* a part of that */
+        add_buffer(l, k >= 0 && l->root[v] == v ? bytes : 0, first_write(l, v), l->last[v], &p->value[v].data);
         const bool twice = k >= 0 && p->op[k].again;
         add_buffer(l, twice && l->root[again] == again ? bytes : 0, twice ? l->again[k] : 0, l->last[again], &p->value[v].again);
         add_buffer(l, l->has_gradient[v] && l->gradient_root[v] == v ? gradient : 0, l->gradient_first[v], l->gradient_last[v],
@@ -289,6 +313,7 @@ static gap_status layout_new(layout *l, gap_plan *p) {
     GAP_TRY(GAP_NEW_ARRAY(l->gradient_first, n_values));
     GAP_TRY(GAP_NEW_ARRAY(l->gradient_last, n_values));
     GAP_TRY(GAP_NEW_ARRAY(l->gradient_root, n_values));
+    GAP_TRY(GAP_NEW_ARRAY(l->whole, n_values));
     GAP_TRY(GAP_NEW_ARRAY(l->last, n_places));
     GAP_TRY(GAP_NEW_ARRAY(l->root, n_places));
     GAP_TRY(GAP_NEW_ARRAY(l->buffer, most));
@@ -308,10 +333,25 @@ static void layout_free(layout *l) {
     gap_free(l->gradient_first);
     gap_free(l->gradient_last);
     gap_free(l->gradient_root);
+    gap_free(l->whole);
     gap_free(l->last);
     gap_free(l->root);
     gap_free(l->buffer);
     gap_free(l->place);
+}
+
+static void set_parts(layout *l) {
+    for (int k = 0; k < l->n_ops; k++) {
+        const gap_op *op = &l->p->list.op[k];
+        const gap_plan_value *whole = &l->p->value[op->out[0]];
+        for (int j = 0; j < op->n_in; j++) {
+            const int64_t floats = gap_concat_slice(op, j);
+            if (floats < 0) continue;
+            gap_plan_value *part = &l->p->value[op->in[j]];
+            part->data = whole->data + (size_t)floats * sizeof(float);
+            if (l->has_gradient[op->in[j]]) part->gradient = whole->gradient + (size_t)floats * sizeof(float);
+        }
+    }
 }
 
 /* The offset that place v has in the arena. */
@@ -322,6 +362,7 @@ gap_status gap_plan_layout(gap_plan *p) {
     layout l;
     GAP_TRY(layout_new(&l, p));
     find_wanted(&l);
+    find_wholes(&l);
     GAP_TRY(plan_backward(&l));
     GAP_TRY(gap_plan_recompute(p));
     set_times(&l);
@@ -336,6 +377,7 @@ gap_status gap_plan_layout(gap_plan *p) {
         if (l.root[v] != v) *offset_of(&l, v) = *offset_of(&l, l.root[v]);
     for (int v = 0; v < l.n_values; v++)
         if (l.gradient_root[v] != v) p->value[v].gradient = p->value[l.gradient_root[v]].gradient;
+    set_parts(&l);
 done:
     layout_free(&l);
     return st;

@@ -49,6 +49,34 @@ static void forward_padded_chunk(void *arg, int64_t chunk, int thread) {
     }
 }
 
+/* An output among others: plane by plane. */
+static void forward_plane_chunk(void *arg, int64_t chunk, int thread) {
+    (void)thread;
+    const job *j = arg;
+    const act_attr *a = GAP_ATTR_CONST(j->op, act_attr);
+    const gap_desc *d = &j->op->out_desc[0];
+    const int64_t plane = gap_plane_floats(d);
+    for (int64_t u = gap_cut_begin(j->cut, chunk); u < gap_cut_end(j->cut, chunk); u++)
+        j->ctx->kernels->act->forward(a->act, a->arg, (size_t)plane, (const float *)j->ctx->in[0] + u * plane, (float *)j->ctx->out[0] + gap_plane_at(d, u));
+}
+
+static void backward_plane_chunk(void *arg, int64_t chunk, int thread) {
+    (void)thread;
+    const job *j = arg;
+    const gap_op_ctx *c = j->ctx;
+    const act_attr *a = GAP_ATTR_CONST(j->op, act_attr);
+    const gap_desc *d = &j->op->out_desc[0];
+    const int64_t plane = gap_plane_floats(d);
+    for (int64_t u = gap_cut_begin(j->cut, chunk); u < gap_cut_end(j->cut, chunk); u++) {
+        const float *s = gap_act_from_output(a->act) ? (const float *)c->out[0] + gap_plane_at(d, u) : (const float *)c->in[0] + u * plane;
+        c->kernels->act->backward(a->act, a->arg, (size_t)plane, s, (const float *)c->dout + gap_plane_at(d, u), (float *)c->din[0] + u * plane, c->din_add[0]);
+    }
+}
+
+static job planes_of(const gap_op *op, const gap_op_ctx *ctx) {
+    return (job){op, ctx, gap_cut_of(ctx->n * gap_desc_blocks(&op->out_desc[0]), gap_plane_floats(&op->out_desc[0]))};
+}
+
 static void backward_chunk(void *arg, int64_t chunk, int thread) {
     (void)thread;
     const job *j = arg;
@@ -61,13 +89,21 @@ static void backward_chunk(void *arg, int64_t chunk, int thread) {
 
 static gap_status forward(const gap_op *op, const gap_op_ctx *ctx) {
     int64_t stored = gap_desc_stored(&op->out_desc[0]);
-    bool padded = lifts_zero(op);
+    bool padded = lifts_zero(op); /* never a part of a larger tensor: those are whole blocks */
+    if (op->out_desc[0].skip) {
+        job j = planes_of(op, ctx);
+        return gap_parallel(gap_cut_chunks(j.cut), forward_plane_chunk, &j);
+    }
     job j = {op, ctx, padded ? gap_cut_of(ctx->n, stored) : gap_cut_of(ctx->n * stored, 1)};
     return gap_parallel(gap_cut_chunks(j.cut), padded ? forward_padded_chunk : forward_chunk, &j);
 }
 
 static gap_status backward(const gap_op *op, const gap_op_ctx *ctx) {
     if (ctx->din[0] == NULL) return GAP_OK;
+    if (op->out_desc[0].skip) {
+        job j = planes_of(op, ctx);
+        return gap_parallel(gap_cut_chunks(j.cut), backward_plane_chunk, &j);
+    }
     job j = {op, ctx, gap_cut_of(ctx->n * gap_desc_stored(&op->out_desc[0]), 1)};
     return gap_parallel(gap_cut_chunks(j.cut), backward_chunk, &j);
 }
@@ -79,11 +115,11 @@ static void describe(const gap_op *op, char *text, size_t bytes) {
 }
 
 static const gap_op_def from_output = {
-    .name = "act", .backward_needs = GAP_NEED_OUT, .inplace_ok = true, .gradient_inplace = GAP_NEED_IN0,
+    .name = "act", .backward_needs = GAP_NEED_OUT, .slices = true, .inplace_ok = true, .gradient_inplace = GAP_NEED_IN0,
     .infer = infer, .forward = forward, .backward = backward, .describe = describe,
 };
 static const gap_op_def from_input = {
-    .name = "act", .backward_needs = GAP_NEED_IN0, .inplace_ok = true, .gradient_inplace = GAP_NEED_IN0,
+    .name = "act", .backward_needs = GAP_NEED_IN0, .slices = true, .inplace_ok = true, .gradient_inplace = GAP_NEED_IN0,
     .infer = infer, .forward = forward, .backward = backward, .describe = describe,
 };
 

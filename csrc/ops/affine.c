@@ -49,7 +49,7 @@ static void forward_chunk(void *arg, int64_t chunk, int thread) {
             pro.residual_scale = row_of(j, GAP_AFFINE_RESIDUAL_TABLE, GAP_NORM_SCALE, b);
             pro.residual_shift = row_of(j, GAP_AFFINE_RESIDUAL_TABLE, GAP_NORM_SHIFT, b);
         }
-        j->ctx->kernels->stream->map(gap_plane_pixels(d), (const float *)j->ctx->in[GAP_AFFINE_X] + u * plane, &pro, (float *)j->ctx->out[0] + u * plane, false);
+        j->ctx->kernels->stream->map(gap_plane_pixels(d), (const float *)j->ctx->in[GAP_AFFINE_X] + u * plane, &pro, (float *)j->ctx->out[0] + gap_plane_at(&j->op->out_desc[0], u), false);
     }
 }
 
@@ -62,11 +62,11 @@ static void mask(const job *j, int64_t u) {
     if (j->attr->act == GAP_ACT_NONE && sums == NULL && sums2 == NULL) return;
     const gap_sink sink = {.plane = plane, .blocks = blocks, .pieces = gap_pieces(d->dim[1], d->dim[2]),
                            .epi = {.kind = GAP_EPILOGUE_MASK, .act = j->attr->act, .act_arg = j->attr->act_arg, .sums = sums, .sums2 = sums2}};
-    gap_stream_finish f = {.y = (float *)c->dout + u * plane, .pixels = gap_plane_pixels(d),
+    gap_stream_finish f = {.y = (float *)c->dout + gap_plane_at(&j->op->out_desc[0], u), .pixels = gap_plane_pixels(d),
                            .piece = gap_piece_rows(d->dim[1], d->dim[2]) * d->dim[2], .epi = gap_sink_at(&sink, u / blocks, b, 0, 0)};
     f.epi.z = (const float *)c->in[GAP_AFFINE_X] + u * plane, f.epi.mean = row_of(j, GAP_AFFINE_TABLE, GAP_NORM_MEAN, b);
     f.epi.scale = row_of(j, GAP_AFFINE_TABLE, GAP_NORM_SCALE, b), f.epi.shift = row_of(j, GAP_AFFINE_TABLE, GAP_NORM_SHIFT, b);
-    if (has(j, GAP_AFFINE_RESIDUAL) && j->attr->act != GAP_ACT_NONE) f.epi.out = (const float *)c->out[0] + u * plane;
+    if (has(j, GAP_AFFINE_RESIDUAL) && j->attr->act != GAP_ACT_NONE) f.epi.out = (float *)c->out[0] + gap_plane_at(&j->op->out_desc[0], u);
     if (sums2 != NULL) {
         f.epi.z2 = (const float *)c->in[GAP_AFFINE_RESIDUAL] + u * plane;
         f.epi.mean2 = row_of(j, GAP_AFFINE_RESIDUAL_TABLE, GAP_NORM_MEAN, b);
@@ -83,7 +83,7 @@ static void pass_on(const job *j, int which, int64_t u, const float *scale) {
     if (c->din[which] == NULL || (c->din[which] == c->dout && scale == NULL)) return;
     const gap_prologue pro = {.scale = scale, .shift = zero};
     const gap_prologue as_is = {.act = GAP_ACT_NONE};
-    c->kernels->stream->map(gap_plane_pixels(d), (const float *)c->dout + u * plane, scale ? &pro : &as_is, (float *)c->din[which] + u * plane, c->din_add[which]);
+    c->kernels->stream->map(gap_plane_pixels(d), (float *)c->dout + gap_plane_at(&j->op->out_desc[0], u), scale ? &pro : &as_is, (float *)c->din[which] + u * plane, c->din_add[which]);
 }
 
 static void backward_chunk(void *arg, int64_t chunk, int thread) {
@@ -117,6 +117,6 @@ static void describe(const gap_op *op, char *text, size_t bytes) {
 }
 
 const gap_op_def gap_op_affine = {
-    .name = "affine", .backward_needs = GAP_NEED_IN0 | GAP_NEED_IN1, .inplace_ok = true,
+    .name = "affine", .backward_needs = GAP_NEED_IN0 | GAP_NEED_IN1, .slices = true, .inplace_ok = true,
     .gradient_inplace = GAP_NEED_IN0, .infer = infer, .forward = forward, .backward = backward, .describe = describe,
 };

@@ -26,6 +26,11 @@ static gap_status infer(gap_op *op, const gap_desc *in, gap_desc *out) {
     return GAP_OK;
 }
 
+/* Inputs that stand in the output already, a bit each: their producers write them there, and find their gradients there. */
+typedef struct { unsigned slices; } concat_attr;
+
+static bool stands(const gap_op *op, int k) { return GAP_ATTR_CONST(op, concat_attr)->slices >> k & 1; }
+
 /* The part that channels [first, first + d->dim[0]) of the whole have in one sample: runs of lanes that are neighbours in both.
  * Block `b` of the part, from lane `lane` on, goes to block `whole_b` of the whole, from lane `whole_lane` on. */
 typedef struct { int64_t b, lane, whole_b, whole_lane, count; } run;
@@ -57,6 +62,10 @@ static void forward_images(const job *j, int64_t s) {
     gap_pad_clear(whole, y);
     for (int k = 0; k < j->op->n_in; k++) {
         const gap_desc *d = &j->op->in_desc[k];
+        if (stands(j->op, k)) {
+            first += d->dim[0];
+            continue;
+        }
         const float *x = (const float *)j->ctx->in[k] + s * gap_desc_stored(d); /* (CBk, H, W, cb) */
         run r;
         for (int64_t c = 0; next_run(d, first, &c, &r);)
@@ -77,7 +86,7 @@ static void backward_images(const job *j, int64_t s) {
     const float *dy = (const float *)j->ctx->dout + s * gap_desc_stored(whole); /* (CB, H, W, cb) */
     for (int k = 0; k < j->op->n_in; k++) {
         const gap_desc *d = &j->op->in_desc[k];
-        if (j->ctx->din[k] != NULL) {
+        if (j->ctx->din[k] != NULL && !stands(j->op, k)) {
             float *dx = (float *)j->ctx->din[k] + s * gap_desc_stored(d); /* (CBk, H, W, cb) */
             bool add = adds(j->ctx, k);
             if (!add) gap_pad_clear(d, dx);
@@ -120,24 +129,49 @@ static void backward_sample(void *arg, int64_t s, int thread) {
     }
 }
 
+static bool all_stand(const gap_op *op) { return GAP_ATTR_CONST(op, concat_attr)->slices == (1u << op->n_in) - 1; }
+
 static gap_status forward(const gap_op *op, const gap_op_ctx *ctx) {
     job j = {op, ctx};
+    if (all_stand(op)) return GAP_OK;
     return gap_parallel(ctx->n, forward_sample, &j);
 }
 
 static gap_status backward(const gap_op *op, const gap_op_ctx *ctx) {
     job j = {op, ctx};
+    if (all_stand(op)) return GAP_OK;
     return gap_parallel(ctx->n, backward_sample, &j);
 }
 
 static void describe(const gap_op *op, char *text, size_t bytes) {
     bool whole = true;
+    int there = 0;
     for (int k = 0; k + 1 < op->n_in; k++) whole = whole && gap_pad_channels(&op->in_desc[k]) == 0;
-    snprintf(text, bytes, "%d inputs, %s", op->n_in, whole ? "whole blocks" : "lanes are shifted");
+    for (int k = 0; k < op->n_in; k++) there += stands(op, k);
+    snprintf(text, bytes, "%d inputs, %d of them made in their place; %s", op->n_in, there, whole ? "whole blocks" : "lanes are shifted");
 }
 
 static const gap_op_def def = {.name = "concat", .infer = infer, .forward = forward, .backward = backward, .describe = describe};
 
 gap_status gap_emit_concat(gap_oplist *list, gap_origin who, const int *in, int n_in, int *out) {
     return gap_oplist_emit(list, &def, who.name, who.id, in, n_in, 1, NULL, 0, NULL, 0, out);
+}
+
+bool gap_op_is_concat(const gap_op *op) { return op->def == &def; }
+
+int64_t gap_concat_slice(const gap_op *op, int k) {
+    if (op->def != &def || !stands(op, k)) return -1;
+    int64_t floats = 0;
+    for (int i = 0; i < k; i++) floats += gap_desc_stored(&op->in_desc[i]);
+    return floats;
+}
+
+bool gap_concat_make_slice(gap_op *op, int k) {
+    const gap_desc *whole = &op->out_desc[0];
+    if (whole->layout != GAP_BLOCKED) return false;
+    for (int i = 0; i <= k; i++)
+        if (gap_pad_channels(&op->in_desc[i]) > 0) return false;
+    GAP_ATTR(op, concat_attr)->slices |= 1u << k;
+    op->in_desc[k].skip = gap_desc_stored(whole) - gap_desc_stored(&op->in_desc[k]);
+    return true;
 }

@@ -225,7 +225,7 @@ static gap_source input_of(const gap_op *op, const gap_op_ctx *ctx) {
 static gap_source output_gradient(const gap_op *op, const gap_op_ctx *ctx) {
     const gap_desc *d = &op->out_desc[0];
     const int64_t padded = gap_padded_channels(d);
-    gap_source s = {.x = ctx->dout, .plane = gap_plane_floats(d), .blocks = gap_desc_blocks(d)};
+    gap_source s = {.x = ctx->dout, .plane = gap_plane_floats(d), .blocks = gap_desc_blocks(d), .skip = d->skip};
     if (!GAP_ATTR_CONST(op, gap_conv_attr)->fuse.sums) return s;
     const float *coef = ctx->dout2; /* (rows, padded) */
     s.pro.z = ctx->out[0], s.pro.mean = coef + GAP_COEF_MEAN * padded, s.pro.scale = coef + GAP_COEF_SCALE * padded;
@@ -237,7 +237,7 @@ static gap_sink output_of(const gap_op *op, const gap_op_ctx *ctx, const float *
     const gap_conv_fuse *f = &GAP_ATTR_CONST(op, gap_conv_attr)->fuse;
     const gap_desc *d = &op->out_desc[0];
     const int64_t padded = gap_padded_channels(d);
-    gap_sink s = {.y = ctx->out[0], .plane = gap_plane_floats(d), .blocks = gap_desc_blocks(d), .pieces = gap_pieces(d->dim[1], d->dim[2])};
+    gap_sink s = {.y = ctx->out[0], .plane = gap_plane_floats(d), .blocks = gap_desc_blocks(d), .pieces = gap_pieces(d->dim[1], d->dim[2]), .skip = d->skip};
     if (f->sums) s.epi = (gap_epilogue){.kind = GAP_EPILOGUE_SUMS, .pivot = table, .sums = ctx->out[1]};
     if (f->fixed)
         s.epi = (gap_epilogue){.kind = GAP_EPILOGUE_APPLY, .scale = table + GAP_NORM_SCALE * padded, .shift = table + GAP_NORM_SHIFT * padded,
@@ -369,7 +369,7 @@ static void describe(const gap_op *op, char *text, size_t bytes) {
 }
 
 const gap_op_def gap_op_conv = {
-    .name = "conv", .backward_needs = GAP_NEED_IN0, .infer = infer, .prepare = prepare, .derive = derive,
+    .name = "conv", .backward_needs = GAP_NEED_IN0, .slices = true, .infer = infer, .prepare = prepare, .derive = derive,
     .forward = forward, .backward = backward, .describe = describe,
 };
 

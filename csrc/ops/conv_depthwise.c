@@ -184,7 +184,7 @@ static void ring_fill(ring *s, const float *x, const gap_prologue *pro, int64_t 
 
 static void finish(const gap_stream_kernels *k, const gap_sink *out, int64_t n, int64_t block, int64_t piece, int64_t row, int64_t w, int64_t rows) {
     if (out->epi.kind == GAP_EPILOGUE_NONE) return;
-    const gap_stream_finish f = {.y = out->y + (n * out->blocks + block) * out->plane + row * w * 16, .pixels = rows * w, .piece = rows * w,
+    const gap_stream_finish f = {.y = out->y + n * gap_sink_image(out) + block * out->plane + row * w * 16, .pixels = rows * w, .piece = rows * w,
                                  .epi = gap_sink_at(out, n, block, piece, row * w)};
     k->finish(&f);
 }
@@ -239,8 +239,8 @@ static bool run_rows(const run_job *job, ring *s, const float *x, const gap_prol
 /* Pieces [p0, p1) of one plane. */
 static void run_unit(const run_job *job, ring *s, int64_t n, int64_t block, int64_t p0, int64_t p1) {
     const gap_depthwise *d = job->d;
-    const float *x = job->in->x + (n * job->in->blocks + block) * job->in->plane;
-    float *y = job->out->y + (n * job->out->blocks + block) * job->out->plane;
+    const float *x = job->in->x + n * gap_source_image(job->in) + block * job->in->plane;
+    float *y = job->out->y + n * gap_sink_image(job->out) + block * job->out->plane;
     const gap_prologue pro = gap_source_at(job->in, n, block);
     s->loaded = 0;
     for (int64_t p = p0; p < p1; p++) {
@@ -259,9 +259,9 @@ static void run_unit(const run_job *job, ring *s, int64_t n, int64_t block, int6
 static bool sweep_unit(const run_job *job, const ring *s, int64_t n, int64_t block, int64_t p0, int64_t p1) {
     const gap_depthwise *d = job->d;
     const gap_prologue pro = gap_source_at(job->in, n, block);
-    gap_depthwise_sweep w = {.x = job->in->x + (n * job->in->blocks + block) * job->in->plane, .w = job->w + block * d->taps * 16,
+    gap_depthwise_sweep w = {.x = job->in->x + n * gap_source_image(job->in) + block * job->in->plane, .w = job->w + block * d->taps * 16,
                              .bias = job->bias ? job->bias + block * 16 : NULL, .pro = &pro,
-                             .y = job->out->y + (n * job->out->blocks + block) * job->out->plane, .in_h = d->in_h, .in_w = d->in_w, .out_w = d->out_w,
+                             .y = job->out->y + n * gap_sink_image(job->out) + block * job->out->plane, .in_h = d->in_h, .in_w = d->in_w, .out_w = d->out_w,
                              .kernel = (int)d->kernel[0], .begins = true, .work = s->row0};
     for (int64_t p = p0; p < p1; p++, w.begins = false) {
         w.row = p * d->out_piece, w.rows = gap_min64(d->out_h - w.row, d->out_piece);
@@ -358,7 +358,7 @@ static int64_t back_phase(const back_job *job, const ring *s, int64_t r0, int64_
 /* x of input rows [r0, r1) after its prologue: where it lies, or in the scratch. */
 static const float *back_input(const back_job *job, const ring *s, int64_t n, int64_t block, int64_t r0, int64_t r1) {
     const gap_depthwise *d = job->d;
-    const float *x = job->x->x + (n * job->x->blocks + block) * job->x->plane + r0 * d->in_w * 16;
+    const float *x = job->x->x + n * gap_source_image(job->x) + block * job->x->plane + r0 * d->in_w * 16;
     if (gap_source_plain(job->x)) return x;
     gap_prologue pro = gap_source_at(job->x, n, block);
     pro.z = gap_shift_(pro.z, r0 * d->in_w * 16), pro.residual = gap_shift_(pro.residual, r0 * d->in_w * 16);
@@ -398,7 +398,7 @@ static bool back_whole(const back_job *job, const ring *s, const gap_prologue *p
                             .rows = r1 - r0, .pixels = d->in_w};
     const gap_depthwise_mask m = {.act = e.act, .act_arg = e.act_arg, .scale = e.scale, .shift = e.shift, .mean = e.mean, .sums = sums,
                                   .pixel = r0 % d->in_piece * d->in_w, .stream = job->stream && ((uintptr_t)g.dx & 63) == 0, .stride = stride, .odd = r0 % 2};
-    back_ahead(job, s, pro, job->dy->x + (n * job->dy->blocks + block) * job->dy->plane, m.stream ? NULL : din, n, block, r1, 0, &g.ahead);
+    back_ahead(job, s, pro, job->dy->x + n * gap_source_image(job->dy) + block * job->dy->plane, m.stream ? NULL : din, n, block, r1, 0, &g.ahead);
     return job->k->depthwise->grad_masked(&g, &m);
 }
 
@@ -416,7 +416,7 @@ static void put_sums(const float *chains, const gap_epilogue *e) {
 static bool back_rows(const back_job *job, ring *s, const gap_prologue *pro, int64_t n, int64_t block, float *din, float *dw, int64_t r0, int64_t r1,
                       float *sums) {
     const gap_depthwise *d = job->d;
-    const float *dy = job->dy->x + (n * job->dy->blocks + block) * job->dy->plane, *w = job->w + block * d->taps * 16;
+    const float *dy = job->dy->x + n * gap_source_image(job->dy) + block * job->dy->plane, *w = job->w + block * d->taps * 16;
     const int64_t reach = (d->kernel[0] - 1) * d->dilation[0], sh = d->stride[0], sw = d->stride[1], lo = floor_div(r0 + d->pad[0] - reach, sh);
     ring_fill(s, dy, pro, lo, floor_div(r1 - 1 + d->pad[0], sh) + 1);
     if (sums && back_whole(job, s, pro, n, block, din, dw, r0, r1, lo, sums)) return true;
@@ -435,7 +435,7 @@ static bool back_rows(const back_job *job, ring *s, const gap_prologue *pro, int
 
 static void back_plane(const back_job *job, ring *s, int64_t n, int64_t block, float *dw) {
     const gap_depthwise *d = job->d;
-    float *din = job->din ? job->din->y + (n * job->din->blocks + block) * job->din->plane : NULL;
+    float *din = job->din ? job->din->y + n * gap_sink_image(job->din) + block * job->din->plane : NULL;
     const gap_prologue pro = gap_source_at(job->dy, n, block);
     s->loaded = 0;
     for (int64_t piece = 0, r0 = 0, r1; r0 < d->in_h; piece++, r0 = r1) {

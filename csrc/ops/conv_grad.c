@@ -74,8 +74,8 @@ static grad_output pack_output(const grad_job *job, const segment *s, int64_t o0
     const conv_pass *p = job->p;
     const int64_t plane = p->out_h * p->out_w * 16, rows = s->i1 - s->i0, cols = s->j1 - s->j0;
     if (!job->dy_packed) {
-        const float *at = job->dy->x + (s->n0 * p->out_blocks + o0) * plane + (s->i0 * p->out_w + s->j0) * 16;
-        return (grad_output){at, p->out_w * 16, p->out_blocks * plane, plane, o0};
+        const float *at = job->dy->x + s->n0 * gap_source_image(job->dy) + o0 * plane + (s->i0 * p->out_w + s->j0) * 16;
+        return (grad_output){at, p->out_w * 16, gap_source_image(job->dy), plane, o0};
     }
     const grad_output d = {scratch, cols * 16, rows * cols * 16, (int64_t)(job->cut.dy_bytes / 4), o0};
     for (int64_t o = o0; o < o1; o++)
@@ -183,7 +183,7 @@ static void bias_chunk(void *arg, int64_t unit, int thread) {
     memset(sum, 0, 16 * sizeof *sum);
     if (job->packed) scratch = gap_scratch_take(&job->scratch, thread, &slot);
     for (int64_t n = begin; n < end; n++) {
-        const float *at = job->dy->x + (n * p->out_blocks + o) * plane;
+        const float *at = job->dy->x + n * gap_source_image(job->dy) + o * plane;
         if (job->packed) gap_conv_load(job->ctx->kernels->stream, job->dy, p->out_h, p->out_w, 16, n, o, 0, p->out_h, 0, p->out_w, scratch);
         job->ctx->kernels->conv->channel_sum(sum, job->packed ? scratch : at, plane / 16);
     }

@@ -125,13 +125,13 @@ gap_pointwise_view gap_pointwise_load(const gap_stream_kernels *k, const gap_poi
     const gap_source *s = side->s;
     const int64_t pixels = box->p1 - box->p0, images = box->n1 - box->n0;
     if (gap_pointwise_in_place(side))
-        return (gap_pointwise_view){s->x + (box->n0 * s->blocks + box->b0) * s->plane + box->p0 * 16, s->blocks * s->plane, s->plane};
+        return (gap_pointwise_view){s->x + box->n0 * gap_source_image(s) + box->b0 * s->plane + box->p0 * 16, gap_source_image(s), s->plane};
     const gap_pointwise_view v = {scratch, pixels * 16, images * pixels * 16};
     float *row = scratch + (box->b1 - box->b0) * v.block;
     for (int64_t b = box->b0; b < box->b1; b++)
         for (int64_t n = box->n0; n < box->n1; n++) {
             const gap_prologue pro = gap_source_at(s, n, b);
-            const float *x = s->x + (n * s->blocks + b) * s->plane;
+            const float *x = s->x + n * gap_source_image(s) + b * s->plane;
             float *to = scratch + (b - box->b0) * v.block + (n - box->n0) * v.image;
             if (strided(side->stride)) {
                 gather(k, side, &pro, x, box->p0, box->p1, to, row);
@@ -145,8 +145,8 @@ gap_pointwise_view gap_pointwise_load(const gap_stream_kernels *k, const gap_poi
 
 gap_conv_ahead gap_pointwise_ahead(const gap_pointwise_side *side, const gap_pointwise_box *box) {
     const gap_source *s = side->s;
-    const int64_t at = (box->n0 * s->blocks + box->b0) * s->plane + box->p0 * 16;
-    gap_conv_ahead a = {.img = s->blocks * s->plane, .block = s->plane};
+    const int64_t at = box->n0 * gap_source_image(s) + box->b0 * s->plane + box->p0 * 16;
+    gap_conv_ahead a = {.img = gap_source_image(s), .block = s->plane};
     if (strided(side->stride) || box->p0 >= box->p1 || box->b0 >= box->b1) return a;
     a.at[0] = s->x + at, a.at[1] = s->pro.z ? s->pro.z + at : a.at[0], a.blocks = (int)(box->b1 - box->b0);
     return a;
@@ -174,7 +174,7 @@ static void clear(const gap_pointwise_goal *g, const gap_pointwise_box *box, int
     const int64_t r0 = band * g->piece, rows = gap_min64(g->h, r0 + g->piece) - r0;
     for (int64_t n = box->n0; n < box->n1; n++)
         for (int64_t b = box->b0; b < box->b1; b++)
-            memset(s->y + (n * s->blocks + b) * s->plane + r0 * g->w * 16, 0, (size_t)(rows * g->w) * 64);
+            memset(s->y + n * gap_sink_image(s) + b * s->plane + r0 * g->w * 16, 0, (size_t)(rows * g->w) * 64);
 }
 
 static void finish(const gap_stream_kernels *k, const gap_pointwise_goal *g, const gap_pointwise_box *box, int64_t band) {
@@ -183,7 +183,7 @@ static void finish(const gap_stream_kernels *k, const gap_pointwise_goal *g, con
     if (s->epi.kind == GAP_EPILOGUE_NONE) return;
     for (int64_t n = box->n0; n < box->n1; n++)
         for (int64_t b = box->b0; b < box->b1; b++) {
-            const gap_stream_finish f = {.y = s->y + (n * s->blocks + b) * s->plane + at * 16, .pixels = pixels, .piece = pixels,
+            const gap_stream_finish f = {.y = s->y + n * gap_sink_image(s) + b * s->plane + at * 16, .pixels = pixels, .piece = pixels,
                                          .epi = gap_sink_at(s, n, b, band, at)};
             k->finish(&f);
         }
@@ -219,7 +219,7 @@ static void scatter(const gap_conv_kernels *k, const gap_pointwise_goal *g, cons
 void gap_pointwise_multiply(const gap_kernels *k, const gap_pointwise_goal *g, const gap_pointwise_box *box, const gap_pointwise_product *m) {
     static const int64_t here[1] = {0};
     const gap_sink *s = g->s;
-    const int64_t image = s->blocks * s->plane, pixels = box->p1 - box->p0, images = box->n1 - box->n0;
+    const int64_t image = gap_sink_image(s), pixels = box->p1 - box->p0, images = box->n1 - box->n0;
     const bool keep = s->add || !m->first, sparse = strided(g->stride);
     int64_t p0, p1;
     gap_pointwise_band(g, m->band, &p0, &p1);

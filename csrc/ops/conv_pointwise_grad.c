@@ -54,15 +54,15 @@ static bool next_tile(const back_job *job, place *at) {
  * the output's gradient: blocks from `o` on, `pixels` into the tile. */
 static gap_conv_ahead next_blocks(const back_job *job, const gap_pointwise_box *box, int64_t b) {
     const gap_source *s = job->x.s;
-    const int64_t at = (box->n0 * s->blocks + b) * s->plane + box->p0 * 16;
-    return (gap_conv_ahead){{s->x + at, job->dx.s ? job->dx.s->y + at : s->x + at}, s->blocks * s->plane, s->plane, 1};
+    const int64_t at = box->n0 * gap_source_image(s) + b * s->plane + box->p0 * 16;
+    return (gap_conv_ahead){{s->x + at, job->dx.s ? job->dx.s->y + at : s->x + at}, gap_source_image(s), s->plane, 1};
 }
 
 static gap_conv_ahead next_output(const back_job *job, const gap_pointwise_box *next, int64_t o, int64_t blocks, int64_t pixels) {
     const gap_source *s = job->dy.s;
-    const float *at = s->x + (next->n0 * s->blocks + o) * s->plane + (next->p0 + pixels) * 16;
+    const float *at = s->x + next->n0 * gap_source_image(s) + o * s->plane + (next->p0 + pixels) * 16;
     if (blocks <= 0 || pixels >= next->p1 - next->p0) return (gap_conv_ahead){{NULL, NULL}, 0, 0, 0};
-    return (gap_conv_ahead){{at, s->pro.z ? s->pro.z + (at - s->x) : at}, s->blocks * s->plane, s->plane, (int)blocks};
+    return (gap_conv_ahead){{at, s->pro.z ? s->pro.z + (at - s->x) : at}, gap_source_image(s), s->plane, (int)blocks};
 }
 
 /* Adds the tile's products of input blocks [b0, b1) with output blocks of `d` to their partial sums, segment by segment. */

@@ -36,7 +36,7 @@ typedef struct { const float *at; int64_t image, block, row, b0; } run_input;
 
 void gap_conv_load(const gap_stream_kernels *k, const gap_source *s, int64_t h, int64_t w, int64_t lanes, int64_t n, int64_t b,
                    int64_t row0, int64_t rows, int64_t col0, int64_t cols, float *dst) {
-    const gap_stream_load l = {.x = s->x + (n * s->blocks + b) * s->plane, .h = h, .w = w, .lanes = lanes, .dst = dst, .dst_row = cols * lanes,
+    const gap_stream_load l = {.x = s->x + n * gap_source_image(s) + b * s->plane, .h = h, .w = w, .lanes = lanes, .dst = dst, .dst_row = cols * lanes,
                                .rows = rows, .cols = cols, .row0 = row0, .col0 = col0, .pro = gap_source_at(s, n, b)};
     k->load(&l);
 }
@@ -66,7 +66,7 @@ typedef struct { int64_t rows, cols, out, taps, off, w; } run_phase;
 
 static void run_blocks(const run_job *job, const run_unit *u, const run_input *in, const run_phase *ph, int64_t o, int oc_blocks) {
     const conv_pass *p = job->p;
-    const int64_t plane = p->out_h * p->out_w * 16, image = p->out_blocks * plane, lo = gap_conv_lo(p, o);
+    const int64_t plane = p->out_h * p->out_w * 16, image = gap_sink_image(job->out), lo = gap_conv_lo(p, o);
     const bool single = ph->rows == 1 && ph->cols == 1; /* a pixel per image: the images make the row */
     const int64_t panel = ph->taps * p->run * 64 * (oc_blocks < 2 ? 1 : 2);
     const int64_t chain = gap_conv_chain(ph->taps * p->run);
@@ -100,7 +100,7 @@ static void finish(const run_job *job, const run_unit *u, int64_t o0, int64_t o1
     const int64_t p1 = p->flat ? u->j1 : gap_min64(p->out_h, u->i1 * p->out_step[0]) * p->out_w;
     for (int64_t n = u->n0; n < u->n1; n++)
         for (int64_t o = o0; o < o1; o++) {
-            const gap_stream_finish f = {.y = out->y + (n * out->blocks + o) * out->plane + p0 * 16, .pixels = p1 - p0, .piece = p->piece,
+            const gap_stream_finish f = {.y = out->y + n * gap_sink_image(out) + o * out->plane + p0 * 16, .pixels = p1 - p0, .piece = p->piece,
                                          .epi = gap_sink_at(out, n, o, p0 / p->piece, p0)};
             job->stream->finish(&f);
         }

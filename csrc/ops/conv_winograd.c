@@ -158,7 +158,7 @@ static void load_area(const run_job *job, const wino_area *a) {
     const int64_t rows = a->r1 - a->r0, cols = a->c1 - a->c0, all = a->tiles * (a->n1 - a->n0);
     for (int64_t b = 0; b < w->in_blocks; b++)
         for (int64_t n = a->n0; n < a->n1; n++) {
-            const gap_stream_load l = {.x = job->in->x + (n * job->in->blocks + b) * job->in->plane, .h = w->in_h, .w = w->in_w, .lanes = 16,
+            const gap_stream_load l = {.x = job->in->x + n * gap_source_image(job->in) + b * job->in->plane, .h = w->in_h, .w = w->in_w, .lanes = 16,
                                        .dst = a->plane, .dst_row = w->plane_row, .rows = rows * w->m + 2, .cols = cols * w->m + 2,
                                        .row0 = a->r0 * w->m - w->pad[0], .col0 = a->c0 * w->m - w->pad[1], .pro = gap_source_at(job->in, n, b)};
             job->stream->load(&l);
@@ -190,7 +190,7 @@ static void store_area(const run_job *job, const wino_area *a, int64_t o, int gr
         for (int64_t n = a->n0; n < a->n1; n++) {
             const gap_wino_output k = {.m = w->m, .p = a->p + (b * all + (n - a->n0) * a->tiles) * 16, .p_pos = w->p_pos, .rows = a->r1 - a->r0,
                                        .cols = a->c1 - a->c0, .y_row = w->out_w * 16, .h = w->out_h - y0, .w = w->out_w - x0,
-                                       .y = job->out->y + (n * job->out->blocks + o + b) * job->out->plane + (y0 * w->out_w + x0) * 16,
+                                       .y = job->out->y + n * gap_sink_image(job->out) + (o + b) * job->out->plane + (y0 * w->out_w + x0) * 16,
                                        .bias = job->bias ? job->bias + (o + b) * 16 : NULL, .add = job->out->add};
             job->k->output(&k);
         }
@@ -203,7 +203,7 @@ static void finish_area(const run_job *job, const wino_area *a, int64_t q0, int6
     if (job->out->epi.kind == GAP_EPILOGUE_NONE) return;
     for (int b = 0; b < group; b++)
         for (int64_t n = a->n0; n < a->n1; n++) {
-            const gap_stream_finish f = {.y = job->out->y + (n * job->out->blocks + o + b) * job->out->plane + pixel * 16,
+            const gap_stream_finish f = {.y = job->out->y + n * gap_sink_image(job->out) + (o + b) * job->out->plane + pixel * 16,
                                          .pixels = (y1 - y0) * w->out_w, .piece = w->piece_rows * w->out_w,
                                          .epi = gap_sink_at(job->out, n, o + b, q0, pixel)};
             job->stream->finish(&f);

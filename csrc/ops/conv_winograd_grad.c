@@ -86,7 +86,7 @@ typedef struct {
 static void load(const grad_job *j, const segment *s, const gap_source *from, int64_t h, int64_t w, int64_t n, int64_t b, int64_t halo,
                  const int64_t pad[2]) {
     const int m = j->w->m;
-    const gap_stream_load l = {.x = from->x + (n * from->blocks + b) * from->plane, .h = h, .w = w, .lanes = 16, .dst = s->plane,
+    const gap_stream_load l = {.x = from->x + n * gap_source_image(from) + b * from->plane, .h = h, .w = w, .lanes = 16, .dst = s->plane,
                                .dst_row = j->plane_row, .rows = (s->r1 - s->r0) * m + halo, .cols = (s->c1 - s->c0) * m + halo,
                                .row0 = s->r0 * m - pad[0], .col0 = s->c0 * m - pad[1], .pro = gap_source_at(from, n, b)};
     j->stream->load(&l);

@@ -23,7 +23,7 @@ static void forward_chunk(void *arg, int64_t chunk, int thread) {
     int64_t in_plane = gap_plane_floats(&j->op->in_desc[0]), out_plane = gap_plane_floats(&j->op->out_desc[0]);
     uint8_t *taps = j->op->saved_bytes ? j->ctx->saved : NULL; /* (N*CB, OH, OW, 16) */
     for (int64_t u = gap_cut_begin(j->cut, chunk); u < gap_cut_end(j->cut, chunk); u++)
-        j->ctx->kernels->pool->max(&j->shape, (const float *)j->ctx->in[0] + u * in_plane, (float *)j->ctx->out[0] + u * out_plane,
+        j->ctx->kernels->pool->max(&j->shape, (const float *)j->ctx->in[0] + u * in_plane, (float *)j->ctx->out[0] + gap_plane_at(&j->op->out_desc[0], u),
                                    taps != NULL ? taps + u * out_plane : NULL);
 }
 
@@ -33,7 +33,7 @@ static void backward_chunk(void *arg, int64_t chunk, int thread) {
     int64_t in_plane = gap_plane_floats(&j->op->in_desc[0]), out_plane = gap_plane_floats(&j->op->out_desc[0]);
     const uint8_t *taps = j->ctx->saved; /* (N*CB, OH, OW, 16) */
     for (int64_t u = gap_cut_begin(j->cut, chunk); u < gap_cut_end(j->cut, chunk); u++)
-        j->ctx->kernels->pool->max_backward(&j->shape, taps + u * out_plane, (const float *)j->ctx->dout + u * out_plane,
+        j->ctx->kernels->pool->max_backward(&j->shape, taps + u * out_plane, (const float *)j->ctx->dout + gap_plane_at(&j->op->out_desc[0], u),
                                             (float *)j->ctx->din[0] + u * in_plane, j->ctx->din_add[0]);
 }
 
@@ -51,7 +51,7 @@ static void describe(const gap_op *op, char *text, size_t bytes) {
 }
 
 static const gap_op_def def = {
-    .name = "max_pool", .infer = infer, .prepare = prepare, .forward = forward, .backward = backward, .describe = describe,
+    .name = "max_pool", .slices = true, .infer = infer, .prepare = prepare, .forward = forward, .backward = backward, .describe = describe,
 };
 
 gap_status gap_emit_max_pool(gap_oplist *list, gap_origin who, int in, const gap_pool_attr *attr, int *out) {

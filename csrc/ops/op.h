@@ -44,6 +44,7 @@ typedef enum { GAP_NEED_IN0 = 1, GAP_NEED_IN1 = 2, GAP_NEED_IN2 = 4, GAP_NEED_IN
 typedef struct {
     const char *name;                 /* "conv", "act", … */
     unsigned backward_needs;          /* gap_op_need bits: forward values that backward reads; the plan keeps them */
+    bool slices;                      /* out[0] and its gradient may be runs of blocks of larger tensors (gap_desc.skip) */
     bool inplace_ok;                  /* forward may write its output over input 0 when nobody else needs that */
     unsigned gradient_inplace;        /* GAP_NEED_IN bits: inputs whose gradient backward may make where the output's stands */
     /* Checks in[] and fills out[0..op->n_out). Also called by tracing: the one place for shape errors. */
@@ -82,7 +83,7 @@ struct gap_op {
 #define GAP_ATTR(op, type) ((type *)(void *)(op)->attr)
 #define GAP_ATTR_CONST(op, type) ((const type *)(const void *)(op)->attr)
 
-/* What one call sees. Sample s of value v lies at base + s * gap_desc_bytes(). */
+/* What one call sees. Sample s of value v lies at base + s * gap_desc_step() elements. */
 struct gap_op_ctx {
     int64_t n;                        /* samples in this batch, 1 <= n <= capacity */
     int64_t capacity;

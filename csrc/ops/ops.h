@@ -82,5 +82,8 @@ bool gap_conv_reads_pixels(const gap_op *op); /* its input may be (H, W, C): one
 bool gap_op_is_gate(const gap_op *op); /* a mul whose in[1] is (C, 1, 1) and in[0] is not */
 bool gap_op_is_act(const gap_op *op, gap_act *act, float *arg);
 bool gap_op_is_max_pool(const gap_op *op);
+bool gap_op_is_concat(const gap_op *op);
+bool gap_concat_make_slice(gap_op *concat, int k);         /* its input k is to stand in its output; false: not in whole blocks */
+int64_t gap_concat_slice(const gap_op *op, int k);         /* floats into a sample at which input k stands; -1: it does not, or no concat */
 
 #endif

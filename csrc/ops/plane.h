@@ -8,6 +8,8 @@
 
 static inline int64_t gap_plane_pixels(const gap_desc *d) { return d->dim[1] * d->dim[2]; }
 static inline int64_t gap_plane_floats(const gap_desc *d) { return gap_plane_pixels(d) * d->cb; }
+/* Floats from a tensor's begin to plane u, planes being counted over all samples. */
+static inline int64_t gap_plane_at(const gap_desc *d, int64_t u) { return u * gap_plane_floats(d) + (d->skip ? u / gap_desc_blocks(d) * d->skip : 0); }
 /* Channels as stored, padding included. */
 static inline int64_t gap_padded_channels(const gap_desc *d) { return gap_desc_blocks(d) * d->cb; }
 /* Channels that only pad the last block; 0 for other layouts. */

@@ -20,21 +20,25 @@ static inline int64_t gap_pieces(int64_t h, int64_t w) { return gap_ceil_div(h, 
 
 typedef struct {
     const float *x;                   /* (n, blocks, h, w, 16); or pixels (n, h, w, c), then nothing else is set */
-    int64_t plane, blocks;            /* floats of a plane; blocks of an image */
-    gap_prologue pro;                 /* planes: of image 0, block 0; vectors: over padded channels; gate: (n, padded) */
+    int64_t plane, blocks, skip;      /* floats of a plane; blocks of an image; floats between images (core/tensor.h) */
+    gap_prologue pro;                 /* planes: of image 0, block 0, and as x lies; vectors: over padded channels; gate: (n, padded) */
 } gap_source;
 
 typedef struct {
     float *y;                         /* (n, blocks, h, w, 16) */
     bool add;                         /* adds to what is there, before the epilogue */
-    int64_t plane, blocks, pieces;
-    gap_epilogue epi;                 /* as in a source; sums: (n, pieces, 2, padded); gate: (n, padded) */
+    int64_t plane, blocks, pieces, skip;
+    gap_epilogue epi;                 /* as in a source, but planes stand alone; sums: (n, pieces, 2, padded); gate: (n, padded) */
 } gap_sink;
+
+/* Floats from one image to the next. */
+static inline int64_t gap_source_image(const gap_source *s) { return s->blocks * s->plane + s->skip; }
+static inline int64_t gap_sink_image(const gap_sink *s) { return s->blocks * s->plane + s->skip; }
 
 static inline const float *gap_shift_(const float *p, int64_t by) { return p ? p + by : NULL; }
 
 static inline gap_prologue gap_source_at(const gap_source *s, int64_t n, int64_t block) {
-    const int64_t at = (n * s->blocks + block) * s->plane, c = block * 16;
+    const int64_t at = n * gap_source_image(s) + block * s->plane, c = block * 16;
     gap_prologue p = s->pro;
     p.scale = gap_shift_(p.scale, c), p.shift = gap_shift_(p.shift, c), p.mean = gap_shift_(p.mean, c);
     p.b = gap_shift_(p.b, c), p.c = gap_shift_(p.c, c);
