@@ -18,6 +18,7 @@ from gapless.data import Data
 from gapless.doctor import classifier, duplicates, features, noise, running, table
 from gapless.doctor.case import Budget, Case
 from gapless.doctor.checks.group_leakage import stem
+from gapless.doctor.stats import Estimate
 from gapless.errors import RecipeError
 
 DATA_CHECKS = ("S1", "S2", "S3", "S4", "S5", "S6", "S7", "S8", "L1", "L2")
@@ -500,6 +501,26 @@ def test_label_noise_is_found_listed_and_sized() -> None:
     assert len(listed) == 50
     assert np.mean([i in wrong for i in listed]) >= 0.95
     assert f.pictures
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "of"),
+    [
+        ((0.01, 0.0, 0.03, 0.4), (0.11, 0.02, 0.2, 5e-4), "validation"),  # though the intervals meet
+        ((0.10, 0.05, 0.15, 1e-6), (0.11, 0.02, 0.2, 5e-4), "training"),
+        ((0.04, 0.02, 0.06, 1e-4), (0.20, 0.1, 0.3, 1e-6), "validation"),
+        ((0.10, 0.05, 0.15, 1e-6), (0.01, 0.0, 0.03, 0.4), "training"),
+    ],
+)
+def test_wrong_labels_are_told_of_the_split_that_has_them(
+    train: tuple[float, ...], val: tuple[float, ...], of: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    estimates = iter((Estimate(*train), Estimate(*val)))
+    monkeypatch.setattr(noise, "noise_share", lambda p, labels: next(estimates))
+    a, b = halves()
+    (f,) = run(data_of(X[a], Y[a], X[b], Y[b]), "L1").findings
+    assert f"of {of}'s labels are wrong" in f.says
+    assert f.points == (train if of == "training" else val)[0]
 
 
 def test_shifted_labels_are_misaligned() -> None:

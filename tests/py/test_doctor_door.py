@@ -13,8 +13,9 @@ from PIL import Image
 
 import gapless as gl
 from gapless import doctor
-from gapless.doctor import _tables, preparing, running, table
+from gapless.doctor import _tables, preparing, running, stats, table
 from gapless.doctor.case import Budget, Case
+from gapless.doctor.checks import preprocessing
 from gapless.doctor.checks.calibration import expected_error
 from gapless.doctor.reading import inner, read_outputs
 from gapless.doctor.subject import FunctionSubject, NetSubject
@@ -620,6 +621,48 @@ def test_steps_are_identified(folder: Path, linear: Any) -> None:
     np.testing.assert_allclose(steps(case.data, [5]), [odd(case.data.file(5))], atol=1e-4)
     again = preparing.identify(opened(lambda x: np.zeros((len(x), 6)), lambda p: np.sin(odd(p) * 9), folder))
     assert again is None
+
+
+@pytest.mark.parametrize(("by_kernel", "kind"), [(0.92, "resize kernel"), (0.70, "crop")])
+def test_a_crop_is_not_wanted_where_a_kernel_does_as_well(
+    by_kernel: float, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many things show objects at another size; the simpler cause of one loss stands."""
+    share = {"crop": 0.95, "resize kernel": by_kernel, "scale": 0.2}
+
+    def named(kind: str) -> Any:
+        return lambda data, indices: kind
+
+    def scored(case: Case, indices: Any, prepare: Any) -> np.ndarray:
+        return np.asarray(indices) % 100 < 100 * share[prepare(None, None)]
+
+    monkeypatch.setattr(preparing, "scored", scored)
+    changes = [preparing.Change(k, k, "", named(k)) for k in ("crop", "scale", "resize kernel")]
+    half = np.arange(400)
+    now = half % 100 < 50
+    change, right = preparing._best(of(made()), half, changes, now, preparing.Search())
+    assert change is not None
+    assert right is not None
+    assert (change.kind, right.mean()) == (kind, share[kind])
+
+
+def test_preprocessing_is_tested_on_all_samples_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The held-out half alone has too few samples for 8 points among all the checks."""
+    before = np.arange(450) % 100 < 84
+    after = before | (np.arange(450) % 100 >= 92)
+    monkeypatch.setattr(preprocessing, "scored", lambda case, at, how: before if how is None else after)
+    change = preparing.Change("crop", "a", "b", lambda data, indices: np.zeros(0, np.float32))
+    tried = {str(k): 0.5 for k in range(20)}
+    data = gl.data.arrays(
+        np.random.default_rng(0).integers(0, 256, (450, 4, 4), np.uint8), [0, 1] * 225, split={"val": 1.0}
+    )
+    case = Case(budget=Budget(60), data=data)
+    e = preprocessing._size(case, preparing.Search([change], change.prepare, 0.8, 0.9, 4e-3, 225, tried))
+    whole = stats.paired(before, after)
+    assert (e.points, e.low, e.high) == (whole.points, whole.low, whole.high)
+    assert e.p == pytest.approx(2 * 20 * whole.p)
+    twice = preparing.Search([change] * 2, change.prepare, 0.8, 0.9, 4e-3, 225, tried)
+    assert preprocessing._size(case, twice).p == pytest.approx(min(8e-3, 800 * whole.p))
 
 
 WRONG: dict[str, tuple[Callable[[Any], np.ndarray], str]] = {

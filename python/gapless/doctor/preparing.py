@@ -33,6 +33,7 @@ MOST = 512  # samples to choose and to test on
 PASSES = 12  # over them that the search takes
 FIRST = 128  # samples on which all variants are tried; the best few go on
 FEW = 4
+ALIKE = 0.8  # of two causes of one loss, the simpler one stands where it explains as much of it
 TIE = 0.004  # of accuracy: the more usual of two variants is taken
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -485,8 +486,10 @@ def _best(
         if not state.changes:
             name = f"{change.kind}: {change.wants}"
             state.tried[name] = max(rate, state.tried.get(name, 0.0))
+    rates.sort()
+    simple = [(rate, k) for rate, k in rates if changes[k].kind != "crop"]
     whole = []
-    for k in sorted(k for _, k in sorted(rates)[:FEW]):
+    for k in sorted({k for _, k in [*rates[:FEW], *simple[:1]]}):
         right = scored(case, half, changes[k].prepare)
         if right is not None:
             whole.append((changes[k], right))
@@ -494,6 +497,12 @@ def _best(
         return None, None
     most = max(float(right.mean()) for _, right in whole)
     change, right = next(pair for pair in whole if float(pair[1].mean()) >= most - TIE)
+    if (
+        change.kind == "crop"
+    ):  # shows objects at another size, as much else does: what explains as much without stands
+        least = float(now.mean()) + ALIKE * (most - float(now.mean()))
+        alike = [pair for pair in whole if pair[0].kind != "crop" and float(pair[1].mean()) >= least]
+        change, right = max(alike, key=lambda pair: float(pair[1].mean()), default=(change, right))
     gained, lost = int((right & ~now).sum()), int((now & ~right).sum())
     chance = mcnemar(gained, lost)
     # the held-out half tests the first change; a further one must earn its place here

@@ -74,17 +74,19 @@ def label_noise(case: Case) -> Result:
         return Result.undecided(
             f"could not be decided with {short} samples; about {LEAST} would", samples_needed=LEAST
         )
+    tested = {k: e._replace(p=min(1.0, e.p * len(parts))) for k, (_, _, e) in parts.items()}
     chosen = split if split in parts else "val"
-    if "val" in parts and split in parts and parts["val"][2].low > parts[split][2].high:
-        chosen = "val"
-    indices, p, e = parts[chosen]
-    e = e._replace(p=min(1.0, e.p * len(parts)))
+    if chosen != "val" and "val" in parts and _stands(tested["val"]):
+        in_order = not _stands(tested[split])
+        chosen = "val" if in_order or tested["val"].low > tested[split].high else split
+    indices, p, _ = parts[chosen]
+    e = tested[chosen]
     where = NAMES.get(chosen, chosen)
     says = (
         f"about {100 * e.points:.1f} % of {where}'s labels are wrong "
         f"({100 * e.low:.1f} to {100 * e.high:.1f})"
     )
-    if e.points < NOTABLE or e.low <= 0 or e.p >= 0.01:
+    if not _stands(e):
         if e.high < 2 * NOTABLE or e.points < NOTABLE:
             return Result.clear(says, e, evidence=numbers)
         n = len(indices)
@@ -105,6 +107,10 @@ def label_noise(case: Case) -> Result:
             {"loss.label_smoothing": 0.1} if case.recipe is not None else {},
         ),
     )
+
+
+def _stands(e: Estimate) -> bool:
+    return e.points >= NOTABLE and e.low > 0 and e.p < 0.01
 
 
 def probabilities(case: Case, split: str) -> tuple[NDArray[np.int64], Doubles]:

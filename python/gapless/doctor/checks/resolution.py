@@ -10,17 +10,16 @@ from numpy.typing import NDArray
 from ...data.pipeline import Pipeline
 from ...errors import GaplessError
 from ..case import Case
-from ..preparing import Floats, Prepare, identify, scored, searched
+from ..preparing import ALIKE, Floats, Prepare, identify, scored, searched
 from ..result import Remedy, Result
 from ..stats import Estimate, paired, samples_for_paired
 from ..subject import NetSubject, permuted
 from ..table import check
 
-__all__ = ["ALIKE", "Sized", "best_size", "enlarged", "resolution"]
+__all__ = ["Sized", "best_size", "enlarged", "resolution"]
 
 FACTORS = (0.75, 1.15, 1.3, 1.5)
 MOST = 1024
-ALIKE = 0.8  # of two causes of one loss, the simpler one stands where it explains as much of it
 
 
 @check(
