@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,10 @@ from numpy.typing import NDArray
 
 from .. import classifier, features, noise
 from ..case import Case
+from ..outputs import Outputs
 from ..repeats import NAMES
 from ..result import Picture, Remedy, Result
+from ..siblings import outputs_of_sibling, siblings
 from ..stats import Estimate
 from ..table import check
 
@@ -116,7 +119,8 @@ def _stands(e: Estimate) -> bool:
 def probabilities(case: Case, split: str) -> tuple[NDArray[np.int64], Doubles]:
     """Manifest indices and class probabilities by a classifier that did not see these samples' labels.
 
-    Validation by the network where that does better than plain features: it is held out for both.
+    Validation by the network, with whichever weights of the run, where that does better than plain features:
+    it is held out for both.
     """
 
     def make() -> tuple[NDArray[np.int64], Doubles]:
@@ -153,14 +157,24 @@ def _of_validation(case: Case) -> tuple[NDArray[np.int64], Doubles]:
     if len(rows) < 20 or not len(labels):
         return val.indices, np.full((len(labels), data.num_classes), 1 / data.num_classes)
     p = classifier.predicted(x[rows], data.labels[train.indices[rows]], other, data.num_classes, case.seed)
-    if "outputs" in case.facts:
-        out = case.outputs("val")
-        q = out.probabilities
-        own = np.mean(out.right)
-        if q is not None and len(out) >= len(labels) and own > np.mean(p.argmax(axis=1) == labels):
+    best = float(np.mean(p.argmax(axis=1) == labels))
+    for out in _of_networks(case):
+        q, own = out.probabilities, float(np.mean(out.right))
+        if q is not None and len(out) >= len(labels) and own > best:
             at = {ident: i for i, ident in enumerate(out.ids)}
-            return val.indices, q[[at[data.ids[i]] for i in val.indices]]
+            p, best = q[[at[data.ids[i]] for i in val.indices]], own
     return val.indices, p
+
+
+def _of_networks(case: Case) -> Iterator[Outputs]:
+    """What the network says of validation, with the weights under examination and with the run's others:
+    where those are averaged or chosen badly, the others are the better judge."""
+    if "outputs" not in case.facts:
+        return
+    yield case.outputs("val")
+    if case.data is not None and case.saved is not None:
+        for name in siblings(case):
+            yield outputs_of_sibling(case, name, "val", case.data.indices("val"))
 
 
 def _listed(case: Case, indices: NDArray[np.int64], p: Doubles) -> tuple[dict[str, Any], list[Picture]]:
