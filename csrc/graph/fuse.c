@@ -73,6 +73,26 @@ static gap_status keep_pixels(gap_fusion *f) {
     return GAP_OK;
 }
 
+/* bytes: behind the rule above, whose readers are first convolutions. */
+static gap_status read_bytes(gap_fusion *f) {
+    gap_oplist *list = f->list;
+    const gap_op *input = list->n_ops > 0 ? &list->op[0] : NULL;
+    if (input == NULL || input->def != &gap_op_input || input->in_desc[0].dtype != GAP_U8 || input->out_desc[0].layout != GAP_NHWC) return GAP_OK;
+    const gap_input_attr attr = *GAP_ATTR_CONST(input, gap_input_attr);
+    const int bytes = input->in[0], pixels = input->out[0];
+    for (int k = 1; k < list->n_ops; k++) {
+        gap_op *conv = &list->op[k];
+        if (conv->in[0] != pixels) continue;
+        gap_conv_fuse *fuse = &GAP_ATTR(conv, gap_conv_attr)->fuse;
+        fuse->bytes = true;
+        for (int64_t c = 0; c < conv->in_desc[0].dim[0]; c++) gap_input_of_byte(&attr, c, &fuse->byte_scale[c], &fuse->byte_shift[c]);
+        conv->in[0] = bytes, conv->in_desc[0] = list->value[bytes];
+    }
+    memmove(list->op, list->op + 1, (size_t)(list->n_ops - 1) * sizeof *list->op);
+    list->n_ops--;
+    return GAP_OK;
+}
+
 /* slices: a run of channel blocks of each sample; who reads it alone finds it there. */
 static gap_status make_slices(gap_fusion *f) {
     gap_oplist *list = f->list;
@@ -101,6 +121,7 @@ static const struct {
     [GAP_RULE_BN_FIXED] = {"bn_fixed", gap_fuse_bn_fixed},
     [GAP_RULE_POOL_ACT] = {"pool_act", pool_first},
     [GAP_RULE_PIXELS] = {"pixels", keep_pixels},
+    [GAP_RULE_BYTES] = {"bytes", read_bytes},
     [GAP_RULE_SLICES] = {"slices", make_slices},
     [GAP_RULE_INPLACE] = {"inplace", NULL},
     [GAP_RULE_SHARE] = {"share", NULL},

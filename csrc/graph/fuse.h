@@ -18,6 +18,7 @@ typedef enum {
     GAP_RULE_BN_FIXED, /* evaluation: affine, shortcut and activation are done where the convolution stores */
     GAP_RULE_POOL_ACT, /* a rectifier before a maximum comes after it: the same numbers from a fraction of the pixels */
     GAP_RULE_PIXELS,   /* images of few channels stay (H, W, C) for the convolutions that read them */
+    GAP_RULE_BYTES,    /* uint8 images are normalised where those convolutions load them, and never stored as floats */
     GAP_RULE_SLICES,   /* what concat alone reads is made in its place there, and its gradient read there: no copy (not where ops run twice) */
     GAP_RULE_INPLACE,  /* an op may write over an input that nobody reads any more, a gradient over one (layout.c) */
     GAP_RULE_SHARE,    /* buffers that are not alive together may share memory (layout.c) */

@@ -7,9 +7,12 @@
 
 /* Fills a padded plane: dst row r, column q (rows x cols pixels of `lanes` floats, rows dst_row apart) is the pixel
  * (row0 + r, col0 + q) of x (h, w, lanes) after the prologue, or exact 0 where that lies outside. With lanes != 16 the
- * prologue must be the identity. */
+ * prologue must be the identity; but `bytes` (NULL, or in place of x: (h, w, lanes), at most GAP_BYTE_LANES of them) become
+ * fma(value, scale, shift), the prologue's vectors having `lanes` numbers then. */
+#define GAP_BYTE_LANES 8
 typedef struct {
     const float *x;
+    const uint8_t *bytes;
     int64_t h, w, lanes;
     float *dst;
     int64_t dst_row, rows, cols, row0, col0;

@@ -54,7 +54,7 @@ static conv_method choose(const gap_op *op, const gap_op_env *env, int *tile) {
 /* What forward reads goes through a prologue; what backward reads does. */
 static bool forward_packed(const gap_op *op) {
     const gap_conv_fuse *f = &GAP_ATTR_CONST(op, gap_conv_attr)->fuse;
-    return f->apply || f->gate > 0;
+    return f->apply || f->gate > 0 || f->bytes;
 }
 static bool backward_packed(const gap_op *op) { return GAP_ATTR_CONST(op, gap_conv_attr)->fuse.sums; }
 static int planned(const gap_op *op, int what) { return GAP_ATTR_CONST(op, gap_conv_attr)->plan[what]; }
@@ -213,6 +213,7 @@ static gap_source input_of(const gap_op *op, const gap_op_ctx *ctx) {
     const gap_desc *d = &op->in_desc[0];
     gap_source s = {.x = ctx->in[0], .plane = gap_desc_stored(d), .blocks = 1};
     if (d->layout == GAP_BLOCKED) s.plane = gap_plane_floats(d), s.blocks = gap_desc_blocks(d);
+    if (f->bytes) s.x = NULL, s.bytes = ctx->in[0], s.pro.scale = f->byte_scale, s.pro.shift = f->byte_shift;
     if (f->gate > 0) s.pro.gate = ctx->in[f->gate];
     if (!f->apply) return s;
     const float *table = ctx->in[1]; /* (rows, padded) */
@@ -364,7 +365,7 @@ static void describe(const gap_op *op, char *text, size_t bytes) {
     const int method = planned(op, PLAN_METHOD), m = planned(op, PLAN_TILE);
     char tile[24] = "";
     if (method == METHOD_WINOGRAD) snprintf(tile, sizeof tile, " F(%dx%d, 3x3)", m, m);
-    snprintf(text, bytes, "%s%s%s%s%s%s%s", names[method], tile, op->in_desc[0].layout == GAP_NHWC ? " from pixels" : "",
+    snprintf(text, bytes, "%s%s%s%s%s%s%s", names[method], tile, f->bytes ? " from bytes, normalised on load" : op->in_desc[0].layout == GAP_NHWC ? " from pixels" : "",
              f->apply ? "; norm + act on load" : "", f->gate > 0 ? "; gate on load" : "", f->sums ? "; sums on store" : "", f->fixed ? "; norm + act on store" : "");
 }
 

@@ -36,7 +36,8 @@ typedef struct { const float *at; int64_t image, block, row, b0; } run_input;
 
 void gap_conv_load(const gap_stream_kernels *k, const gap_source *s, int64_t h, int64_t w, int64_t lanes, int64_t n, int64_t b,
                    int64_t row0, int64_t rows, int64_t col0, int64_t cols, float *dst) {
-    const gap_stream_load l = {.x = s->x + n * gap_source_image(s) + b * s->plane, .h = h, .w = w, .lanes = lanes, .dst = dst, .dst_row = cols * lanes,
+    const int64_t at = n * gap_source_image(s) + b * s->plane;
+    const gap_stream_load l = {.x = gap_shift_(s->x, at), .bytes = s->bytes ? s->bytes + at : NULL, .h = h, .w = w, .lanes = lanes, .dst = dst, .dst_row = cols * lanes,
                                .rows = rows, .cols = cols, .row0 = row0, .col0 = col0, .pro = gap_source_at(s, n, b)};
     k->load(&l);
 }

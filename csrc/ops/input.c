@@ -17,6 +17,11 @@ typedef struct {
     gap_cut cut; /* of planes */
 } job;
 
+void gap_input_of_byte(const gap_input_attr *a, int64_t channel, float *scale, float *shift) {
+    *scale = a->n == 0 ? (float)(1.0 / 255.0) : channel < a->n ? a->a[channel] : 0.0f;
+    *shift = channel < a->n ? a->b[channel] : 0.0f;
+}
+
 static gap_status infer(gap_op *op, const gap_desc *in, gap_desc *out) {
     const gap_input_attr *a = GAP_ATTR_CONST(op, gap_input_attr);
     char text[96];
@@ -43,8 +48,7 @@ static void derive_chunk(void *arg, int64_t chunk, int thread) {
     float level[LEVELS][16], scale[16], shift[16];
     float *table = j->ctx->derived; /* (n or 1, 256) */
     for (int l = 0; l < 16; l++) {
-        scale[l] = a->n == 0 ? (float)(1.0 / 255.0) : l < a->n ? a->a[l] : 0.0f;
-        shift[l] = l < a->n ? a->b[l] : 0.0f;
+        gap_input_of_byte(a, l, &scale[l], &shift[l]);
         for (int v = 0; v < LEVELS; v++) level[v][l] = (float)v;
     }
     j->ctx->kernels->norm->affine(LEVELS, level[0], scale, shift, level[0]);

@@ -9,6 +9,8 @@
 #include "kernels/fuse.h"
 #include "ops/op.h"
 
+#define GAP_PIXEL_CHANNELS 8 /* images of more channels fill a block well enough */
+
 /* Who emits: put before every message and kept in the op. */
 typedef struct { const char *name; int id; } gap_origin;
 
@@ -17,6 +19,7 @@ typedef struct { const char *name; int id; } gap_origin;
  * double and rounded once. n_mean 0: identity (uint8: x/255). A vector input (ndim 1, fp32) passes as it is. */
 typedef struct { int n; float a[GAP_MAX_DIM * 4], b[GAP_MAX_DIM * 4]; } gap_input_attr;
 GAP_MUST_USE gap_status gap_emit_input(gap_oplist *list, int in, const gap_input_attr *attr, int *out);
+void gap_input_of_byte(const gap_input_attr *attr, int64_t channel, float *scale, float *shift); /* the fma of a channel's bytes */
 
 /* ops/conv.c: (C,H,W) -> (OC,OH,OW). weight: OIHW (OC, C/groups, KH, KW); bias (OC) or -1. Depthwise and grouped included. */
 typedef struct {
@@ -31,6 +34,8 @@ typedef struct {
     gap_act out_act;
     float out_act_arg;
     double eps;
+    bool bytes;                   /* in[0] is the caller's uint8 (H, W, C): the input is fma(in[0], byte_scale, byte_shift) */
+    float byte_scale[GAP_PIXEL_CHANNELS], byte_shift[GAP_PIXEL_CHANNELS];
 } gap_conv_fuse;                  /* what fusion put into a convolution; zero: nothing */
 #define GAP_CONV_NORM 2           /* weights: kernel, bias, then BatchNorm's four */
 typedef struct {
@@ -77,7 +82,6 @@ GAP_MUST_USE gap_status gap_emit_dropout(gap_oplist *list, gap_origin who, int i
 
 /* The ops that fusion's patterns name (graph/fuse.c). */
 extern const gap_op_def gap_op_conv, gap_op_moments, gap_op_norm, gap_op_affine, gap_op_affine_fixed, gap_op_add, gap_op_input;
-#define GAP_PIXEL_CHANNELS 8 /* images of more channels fill a block well enough */
 bool gap_conv_reads_pixels(const gap_op *op); /* its input may be (H, W, C): one group, nothing fused in front */
 bool gap_op_is_gate(const gap_op *op); /* a mul whose in[1] is (C, 1, 1) and in[0] is not */
 bool gap_op_is_act(const gap_op *op, gap_act *act, float *arg);

@@ -20,6 +20,7 @@ static inline int64_t gap_pieces(int64_t h, int64_t w) { return gap_ceil_div(h, 
 
 typedef struct {
     const float *x;                   /* (n, blocks, h, w, 16); or pixels (n, h, w, c), then nothing else is set */
+    const uint8_t *bytes;             /* NULL, or in place of x: pixels (n, h, w, c); then scale and shift are set, (c) */
     int64_t plane, blocks, skip;      /* floats of a plane; blocks of an image; floats between images (core/tensor.h) */
     gap_prologue pro;                 /* planes: of image 0, block 0, and as x lies; vectors: over padded channels; gate: (n, padded) */
 } gap_source;

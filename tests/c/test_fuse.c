@@ -5,7 +5,7 @@
 
 /* ---- what a list looks like ---- */
 
-static const char *const rule_names[GAP_RULE_COUNT] = {"dead", "join", "act", "bn_sums", "bn_apply", "gate", "bn_fixed", "pool_act", "pixels", "slices", "inplace", "share"};
+static const char *const rule_names[GAP_RULE_COUNT] = {"dead", "join", "act", "bn_sums", "bn_apply", "gate", "bn_fixed", "pool_act", "pixels", "bytes", "slices", "inplace", "share"};
 
 static gap_status plan_under(gap_plan **p, const net *t, const gap_plan_options *o, const char *rules) {
     if (rules != NULL) setenv("GAPLESS_FUSE", rules, 1);
@@ -483,6 +483,58 @@ static void test_fuse_slices_are_made_where_the_concatenation_has_them(void) {
     }
 }
 
+/* Two convolutions that read the image, of `c` channels; their kernels by `which`. */
+static net net_of_image(int c, int which) {
+    static const double kernel[][5] = {{3, 1, 1, 1}, {5, 1, 2, 1}, {1, 1, 0, 1}, {3, 1, 2, 2}};
+    const double *a = kernel[which], *b = kernel[(which + 1) % 4];
+    net t = net_begin(c, 9, 11);
+    const int v = norm(&t, "bn", 18, net_one(&t, "Conv2d", "a", ARGS(c, 18, a[0], a[1], a[2], a[3]), 0));
+    const int w = net_one(&t, "Conv2d", "b", ARGS(c, 18, b[0], b[1], b[2], b[3]), 0);
+    const int u = net_one(&t, "Conv2d", "c", ARGS(18, 4, 9, 2, 0), net_two(&t, "Add", "add", v, w));
+    net_one(&t, "Linear", "head", ARGS(8, 4), net_one(&t, "Flatten", "flat", NO_ARGS, u));
+    net_end(&t, 3);
+    return t;
+}
+
+/* To the bit; the batch's memory is taken for pixels. */
+static void test_fuse_bytes_are_normalised_where_they_are_loaded(void) {
+    static const int channels[] = {1, 3, 5, 8, 9};
+    for (int k = 0; k < 4 * GAP_COUNTOF(channels); k++) {
+        const int c = channels[k / 4];
+        snapshot after[2];
+        float out[2][3 * 4];
+        size_t alive[2];
+        for (int off = 0; off < 2; off++) {
+            net t = net_of_image(c, k % 4);
+            gap_plan_options o = net_options(3, true, "SGD");
+            gap_plan *p = NULL;
+            static batch b;
+            o.input_dtype = GAP_U8;
+            if (k % 2)
+                for (o.input.n = 0; o.input.n < c; o.input.n++) o.input.a[o.input.n] = 0.01f * (float)(1 + o.input.n), o.input.b[o.input.n] = -0.3f;
+            CHECK_OK(t.st);
+            CHECK_OK(plan_under(&p, &t, &o, off ? "-bytes" : NULL));
+            CHECK((p->list.op[0].def == &gap_op_input) == (off || c > GAP_PIXEL_CHANNELS));
+            alive[off] = p->arena_alive;
+            memset(p->arena, 0xff, p->arena_bytes);
+            for (uint32_t step = 0; step < 2; step++) CHECK_OK(net_step(p, &t, 3 - step, step, 0.01, -1, 0));
+            after[off] = snapshot_take(t.store);
+            gap_plan_free(p);
+            o.training = false;
+            CHECK_OK(plan_under(&p, &t, &o, off ? "-bytes" : NULL));
+            batch_make(&b, &t, 3, 9);
+            CHECK_OK(gap_plan_forward(p, 3, b.x, (float *const[4]){out[off]}));
+            gap_plan_free(p);
+            net_free(&t);
+        }
+        if (!snapshot_equal(&after[0], &after[1])) printf("%d channels, kernels %d:\n", c, k % 4);
+        CHECK(snapshot_equal(&after[0], &after[1]));
+        CHECK(memcmp(out[0], out[1], sizeof out[0]) == 0 && isfinite(out[0][0]));
+        CHECK(c > GAP_PIXEL_CHANNELS ? alive[0] == alive[1] : alive[0] < alive[1]);
+        free(after[0].bytes), free(after[1].bytes);
+    }
+}
+
 static void test_fuse_every_rule_alone_changes_nothing_but_rounding(void) {
     for (int which = 0; which < 12; which++) {
         net t = net_made(which);
@@ -629,6 +681,7 @@ int main(void) {
     RUN(test_fuse_bn_sums);
     RUN(test_fuse_bn_apply);
     RUN(test_fuse_pool_act);
+    RUN(test_fuse_bytes_are_normalised_where_they_are_loaded);
     RUN(test_fuse_slices_are_made_where_the_concatenation_has_them);
     RUN(test_fuse_bn_fixed);
     RUN(test_fuse_leaves_outputs_and_other_kernels_alone);
