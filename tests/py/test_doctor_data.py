@@ -6,6 +6,7 @@ import io
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from gapless import doctor
 from gapless.data import Data
 from gapless.doctor import classifier, duplicates, features, noise, running, table
 from gapless.doctor.case import Budget, Case
+from gapless.doctor.checks import label_noise
 from gapless.doctor.checks.group_leakage import stem
 from gapless.doctor.stats import Estimate
 from gapless.errors import RecipeError
@@ -521,6 +523,42 @@ def test_wrong_labels_are_told_of_the_split_that_has_them(
     (f,) = run(data_of(X[a], Y[a], X[b], Y[b]), "L1").findings
     assert f"of {of}'s labels are wrong" in f.says
     assert f.points == (train if of == "training" else val)[0]
+
+
+def test_validation_is_held_against_training_by_one_classifier() -> None:
+    a, b = halves()
+    for seed in range(3):
+        labels, _ = noisy(Y[b], 0.1, "symmetric", seed)
+        p = [
+            label_noise._more_than_in_training(
+                Case(budget=Budget(60), data=data_of(X[a], Y[a], X[b], y), seed=seed)
+            )
+            for y in (labels, Y[b])
+        ]
+        assert p[0] < 1e-6
+        assert p[1] > 0.01
+
+
+def test_the_best_of_a_runs_weights_judges_validation(monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = halves()
+    data = data_of(X[a], Y[a], X[b], Y[b])
+    val = data.indices("val")
+
+    def of(right: float, name: str) -> doctor.Outputs:
+        told = np.where(np.arange(len(val)) < right * len(val), data.labels[val], (data.labels[val] + 1) % 10)
+        scores = 9.0 * np.eye(10)[told]
+        return doctor.Outputs.of_logits(
+            [data.ids[i] for i in val], data.labels[val], scores, data.classes, name
+        )
+
+    case = Case(
+        budget=Budget(60), data=data, outputs={"val": of(0.5, "averaged")}, saved=SimpleNamespace(tensors={})
+    )  # type: ignore[arg-type]
+    monkeypatch.setattr(label_noise, "siblings", lambda case: {"raw": None, "last": None})
+    rates = {"raw": 0.995, "last": 0.9}
+    monkeypatch.setattr(label_noise, "outputs_of_sibling", lambda c, name, split, at: of(rates[name], name))
+    at, p = label_noise.probabilities(case, "val")
+    assert np.mean(p.argmax(axis=1) == data.labels[at]) == pytest.approx(0.995, abs=2 / len(val))
 
 
 def test_shifted_labels_are_misaligned() -> None:

@@ -14,10 +14,11 @@ from test_doctor_waterfall import CROP, PLAIN, Dropped, case_of, digits
 import gapless as gl
 from gapless import checkpoint, doctor, nn
 from gapless.doctor import norms, retraining, running, table
-from gapless.doctor.case import Case
-from gapless.doctor.checks import augmentation_strength
+from gapless.doctor.case import Budget, Case
+from gapless.doctor.checks import augmentation_strength, which_weights
 from gapless.doctor.checks.ema_lag import faster
 from gapless.doctor.replay import Mode, replay_of
+from gapless.doctor.stats import Estimate, paired
 from gapless.training import ema
 
 MINE = [
@@ -186,6 +187,39 @@ def test_last_weights_that_are_worse_than_the_best_are_found(tmp_path: Path) -> 
     truth = accuracy(run.best, data) - case.outputs("val").accuracy
     assert f.low <= truth <= f.high
     assert "best" in f.remedy.text
+
+
+def test_training_images_tell_luck_in_the_choice_from_better_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The best of twenty evaluations is some points better by luck alone: 6 of 450 samples prove nothing."""
+    labels = np.arange(450) % 5
+    before, after = np.arange(450) % 100 < 86, np.arange(450) % 100 < 92
+    before[:9] = True
+    after[:9] = False
+
+    def said(right: np.ndarray, name: str) -> doctor.Outputs:
+        told = np.where(right, labels, (labels + 1) % 5)
+        ids = [f"{i:03d}" for i in range(450)]
+        return doctor.Outputs(ids, labels, told, None, "none", tuple("abcde"), name)
+
+    val, others = said(before, ""), {"best (raw)": said(after, "best (raw)")}
+    monkeypatch.setattr(which_weights, "_looks", lambda case: 20)
+    monkeypatch.setattr(which_weights, "_own_name", lambda case: "last (raw)")
+    case = Case(budget=Budget(60))
+
+    def honest(on_training: Estimate | None) -> Estimate:
+        monkeypatch.setattr(which_weights, "_on_training", lambda case, other: on_training)
+        return which_weights._honest(case, val, others)
+
+    raw = paired(before, after)
+    alone = honest(None)
+    assert (alone.points, alone.high) == (raw.points, raw.high)
+    assert alone.low < 0 < raw.low
+    assert alone.p == pytest.approx(20 * raw.p)
+    there = honest(Estimate(0.04, 0.025, 0.055, 1e-7))
+    assert there.points == raw.points
+    assert there.low == min(raw.low, 0.025)
+    assert there.p == pytest.approx(2 * raw.p)
+    assert honest(Estimate(0.0, -0.01, 0.01, 0.9)) == alone
 
 
 # -- BatchNorm ----------------------------------------------------------------------------------

@@ -118,7 +118,10 @@ def _honest(case: Case, val: Outputs, others: dict[str, Outputs]) -> Estimate:
     n, d = len(val), float(np.mean(val.right != after))
     luck = math.sqrt(d / n) * math.sqrt(2 * math.log(looks))
     low, p = min(e.low - luck, e.points), min(1.0, e.p * looks)
-    if p >= 1e-3 and (seen := _on_training(case, max(others, key=lambda k: others[k].accuracy))) is not None:
+    seen = None
+    if p >= 1e-3:
+        seen = _on_training(case, max(others, key=lambda k: others[k].accuracy))
+    if seen is not None and seen.low > 0:
         # nothing was chosen by training images: a difference that shows there too is not luck
         low, p = max(low, min(e.low, seen.low)), min(1.0, 2 * min(p, max(e.p, seen.p)))
     return Estimate(e.points, low, e.high, p)
