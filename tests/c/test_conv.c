@@ -40,6 +40,7 @@ static const shape shapes[] = {
     {1, 64, 40, 72, 16, {3, 3}, {1, 1}, {1, 1}, {1, 1}, 1, false, true},   /* several bands of rows */
     {1, 512, 40, 40, 16, {1, 1}, {1, 1}, {0, 0}, {1, 1}, 1, false, true},  /* several bands of columns */
     {2, 256, 2, 2, 512, {3, 3}, {1, 1}, {1, 1}, {1, 1}, 1, false, true},   /* gradients too large for chunks */
+    {2, 160, 5, 4, 150, {3, 3}, {2, 2}, {1, 1}, {1, 1}, 1, false, true},   /* and cut across blocks */
 };
 
 static void make(op_bench *b, const shape *s, const char *set, int64_t capacity, bool training) {
