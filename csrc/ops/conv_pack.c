@@ -75,10 +75,11 @@ static void derive_block(void *arg, int64_t o, int thread) {
     for (int64_t r = 0; r < p->range; r++)
         for (int64_t oc = o * 16; oc < oc1; oc++) {
             const pair_run c = connected(p, lo, r, oc);
-            const float *from = job->weight + c.from; /* (kh, kw) */
-            float *to = w + c.lane;
-            for (int64_t ic = c.c0; ic < c.c1; ic++, from += c.step, to += 16)
-                for (int64_t t = 0; t < p->taps; t++) to[job->place[t].base + r * job->place[t].block] = from[t];
+            for (int64_t t = 0; t < p->taps; t++) {
+                const float *from = job->weight + c.from + t;
+                float *to = w + c.lane + job->place[t].base + r * job->place[t].block;
+                for (int64_t k = 0; k < c.c1 - c.c0; k++) to[k * 16] = from[k * c.step];
+            }
         }
     if (!job->packed_bias) return;
     for (int64_t oc = o * 16; oc < o * 16 + 16; oc++) job->packed_bias[oc] = job->bias && oc < p->out_c ? job->bias[oc] : 0.0f;
@@ -109,13 +110,12 @@ static void unpack_block(void *arg, int64_t o, int thread) {
     for (int64_t r = 0; r < p->range; r++)
         for (int64_t oc = o * 16; oc < oc1; oc++) {
             const pair_run c = connected(p, lo, r, oc);
-            float *to = job->dw + c.from; /* (kh, kw) */
-            const float *from = sum + c.lane;
-            for (int64_t ic = c.c0; ic < c.c1; ic++, from += 16, to += c.step)
-                for (int64_t t = 0; t < p->taps; t++) {
-                    const float v = from[job->place[t].base + r * job->place[t].block];
-                    to[t] = job->add ? to[t] + v : v;
-                }
+            for (int64_t t = 0; t < p->taps; t++) {
+                const float *from = sum + c.lane + job->place[t].base + r * job->place[t].block;
+                float *to = job->dw + c.from + t;
+                if (job->add) for (int64_t k = 0; k < c.c1 - c.c0; k++) to[k * c.step] += from[k * 16];
+                else for (int64_t k = 0; k < c.c1 - c.c0; k++) to[k * c.step] = from[k * 16];
+            }
         }
 }
 
