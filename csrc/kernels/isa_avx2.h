@@ -40,6 +40,11 @@ GAP_INLINE vf vf_held(vf a) { __asm__("" : "+x"(a.lo), "+x"(a.hi)); return a; }
 GAP_INLINE vf vf_load_part(const float *p, int k) {
     return gap_vf_(_mm256_maskload_ps(p, gap_first8_(k)), k > 8 ? _mm256_maskload_ps(p + 8, gap_first8_(k - 8)) : _mm256_setzero_ps());
 }
+GAP_INLINE vf vf_load_spread(const float *p, int group, int k) {
+    if (group == 8) return gap_vf_(_mm256_set1_ps(p[k]), _mm256_set1_ps(p[8 + k]));
+    const __m256i each = _mm256_set1_epi32(k);
+    return gap_vf_(_mm256_permutevar_ps(_mm256_loadu_ps(p), each), _mm256_permutevar_ps(_mm256_loadu_ps(p + 8), each));
+}
 GAP_INLINE void vf_store(float *p, vf a) { _mm256_store_ps(p, a.lo), _mm256_store_ps(p + 8, a.hi); }
 GAP_INLINE void vf_storeu(float *p, vf a) { _mm256_storeu_ps(p, a.lo), _mm256_storeu_ps(p + 8, a.hi); }
 GAP_INLINE void vf_stream(float *p, vf a) { _mm256_stream_ps(p, a.lo), _mm256_stream_ps(p + 8, a.hi); }

@@ -31,6 +31,10 @@ GAP_INLINE vf vf_load(const float *p) { return _mm512_load_ps(p); }
 GAP_INLINE vf vf_loadu(const float *p) { return _mm512_loadu_ps(p); }
 GAP_INLINE vf vf_held(vf a) { __asm__("" : "+v"(a)); return a; }
 GAP_INLINE vf vf_load_part(const float *p, int k) { return _mm512_maskz_loadu_ps(vm_first(k), p); }
+GAP_INLINE vf vf_load_spread(const float *p, int group, int k) {
+    const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    return _mm512_permutexvar_ps(_mm512_add_epi32(_mm512_and_si512(lane, _mm512_set1_epi32(-group)), _mm512_set1_epi32(k)), _mm512_loadu_ps(p));
+}
 GAP_INLINE void vf_store(float *p, vf a) { _mm512_store_ps(p, a); }
 GAP_INLINE void vf_storeu(float *p, vf a) { _mm512_storeu_ps(p, a); }
 GAP_INLINE void vf_stream(float *p, vf a) { _mm512_stream_ps(p, a); }

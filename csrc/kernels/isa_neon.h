@@ -28,6 +28,7 @@ GAP_INLINE vf vf_load(const float *p) { return vf_loadu(p); }
 GAP_INLINE void vf_store(float *p, vf a) { vf_storeu(p, a); }
 GAP_INLINE vf vf_held(vf a) { return a; }
 GAP_INLINE vf vf_load_part(const float *p, int k) { float t[VLANES] = {0}; memcpy(t, p, (size_t)k * 4); return vf_loadu(t); }
+GAP_INLINE vf vf_load_spread(const float *p, int group, int k) { vf r; GAP_Q r.q[q_] = vdupq_n_f32(p[4 * q_ / group * group + k]); return r; }
 GAP_INLINE void vf_stream(float *p, vf a) { vf_store(p, a); }
 GAP_INLINE void vf_stream_end(void) {}
 GAP_INLINE void vf_store_part(float *p, int k, vf a) { float t[VLANES]; vf_storeu(t, a); memcpy(p, t, (size_t)k * 4); }

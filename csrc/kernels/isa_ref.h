@@ -36,6 +36,8 @@ GAP_INLINE vf vf_load(const float *p) { vf r; memcpy(&r, p, sizeof r); return r;
 GAP_INLINE vf vf_loadu(const float *p) { vf r; memcpy(&r, p, sizeof r); return r; }
 GAP_INLINE vf vf_held(vf a) { return a; } /* a; but the compiler keeps it in a register instead of loading it again for each use */
 GAP_INLINE vf vf_load_part(const float *p, int k) { vf r = {{0}}; memcpy(&r, p, (size_t)k * 4); return r; }
+/* Lane l becomes p[l / group * group + k]; group is 4 or 8 and constant, k < group. */
+GAP_INLINE vf vf_load_spread(const float *p, int group, int k) { vf r; GAP_EACH r.v[l_] = p[l_ / group * group + k]; return r; }
 GAP_INLINE void vf_store(float *p, vf a) { memcpy(p, &a, sizeof a); }
 GAP_INLINE void vf_storeu(float *p, vf a) { memcpy(p, &a, sizeof a); }
 /* As vf_store, past the caches where the machine can: for what is not read soon. vf_stream_end: after the last of them. */

@@ -127,6 +127,18 @@ static void grad_cols(const grad_job *job, const segment *s, const grad_input *i
     }
 }
 
+/* The same of one output block, in groups: a kernel row at a time. */
+static void grad_groups(const grad_job *job, const segment *s, const grad_input *in, const grad_output *d, int64_t o, float *part) {
+    const conv_pass *p = job->p;
+    gap_conv_group_cols c = {.a_row = p->in_step[0] * in->row, .a_img = in->image, .d = d->at + (o - d->o0) * d->block, .d_row = d->row, .d_img = d->image,
+                             .pixels = s->j1 - s->j0, .rows = s->i1 - s->i0, .images = s->n1 - s->n0, .step = (int)p->in_step[1], .group = (int)p->group};
+    for (int64_t t = 0; t < p->entries; t += p->kernel[1]) {
+        c.a = in->at + job->off[t];
+        c.dw = part + o * p->w_oc + t * p->run * 16;
+        job->k->group_cols(&c);
+    }
+}
+
 /* Output blocks [o0, o1) against input block b; neighbours of one range go together. */
 static void grad_block(const grad_job *job, const segment *s, const grad_output *d, int64_t b, int64_t o0, int64_t o1, float *scratch, float *part) {
     const conv_pass *p = job->p;
@@ -136,7 +148,8 @@ static void grad_block(const grad_job *job, const segment *s, const grad_output 
         for (next = o + 1; next < o1 && gap_conv_lo(p, next) == lo;) next++;
         if (b < lo || b >= lo + p->range) continue;
         if (!in.at) in = pack_input(job, s, b, scratch);
-        grad_cols(job, s, &in, d, b, o, (int)(next - o), part);
+        if (p->group) grad_groups(job, s, &in, d, o, part);
+        else grad_cols(job, s, &in, d, b, o, (int)(next - o), part);
     }
 }
 

@@ -20,7 +20,8 @@ static void list_taps(const conv_pass *p, int64_t *off, conv_place *place) {
             const int64_t in_phase = axis_taps(p, 0, ph) * axis_taps(p, 1, pw), start = n;
             for (int64_t kh = 0; kh < p->kernel[0]; kh++) {
                 if (!gap_conv_tap(p, 0, ph, kh, &at_h)) continue;
-                for (int64_t kw = 0; kw < p->kernel[1]; kw++) {
+                for (int64_t j = 0; j < p->kernel[1]; j++) {
+                    const int64_t kw = p->group && p->backward ? p->kernel[1] - 1 - j : j; /* groups: by growing offset */
                     if (!gap_conv_tap(p, 1, pw, kw, &at_w)) continue;
                     conv_place *to = &place[kh * p->kernel[1] + kw];
                     *to = (conv_place){start * p->range * block + (n - start) * block, in_phase * block};
@@ -60,7 +61,7 @@ static pair_run connected(const conv_pass *p, int64_t lo, int64_t r, int64_t oc)
     const int64_t first = (lo + r) * p->lanes;
     c.c0 = first > group * per_in ? first : group * per_in;
     c.c1 = gap_min64(first + p->lanes, (group + 1) * per_in);
-    c.lane = (c.c0 - first) * 16 + oc % 16;
+    c.lane = (p->group ? 0 : (c.c0 - first) * 16) + oc % 16;
     c.from = c.c0 < c.c1 ? pair_at(p, oc, c.c0) : 0;
     return c;
 }
