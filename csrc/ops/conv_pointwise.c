@@ -349,7 +349,7 @@ gap_status gap_pointwise_all(const gap_op_ctx *ctx, const gap_pointwise_side *in
     job.steps = gap_max64(1, all / (2 * want));
     const int64_t units = gap_ceil_div(all, job.steps);
     job.parts = gap_min64(gap_ceil_div(want, units), gap_ceil_div(goal->s->blocks, 4));
-    job.run = gap_pointwise_in_place(in) ? gap_max64(1, LOADED * 3 / 2 / (job.in_blocks * job.images * pixels * 64)) : 1;
+    job.run = gap_pointwise_in_place(in) && goal->s->blocks > job.wide ? gap_max64(1, LOADED * 3 / 2 / (job.in_blocks * job.images * pixels * 64)) : 1;
     job.group = gap_pointwise_in_place(in) ? job.in_blocks : most_blocks(goal, job.in_blocks);
     gap_scratch_begin(&job.scratch, ctx->workspace, all_bytes(goal, job.in_blocks, in->w), slots);
     return gap_parallel_sized(units * job.parts, all_unit, &job, gap_ns_of_fmas(ctx->n * goal->grid_h * goal->grid_w * in_c * goal->s->blocks * 16));
