@@ -9,6 +9,7 @@
 #ifndef GAP_KERNELS_CONV_H
 #define GAP_KERNELS_CONV_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "kernels/fuse.h"
@@ -37,6 +38,7 @@ typedef struct {
     int64_t y_px, y_row, y_oc;
     int64_t pixels, rows;
     int oc_blocks;
+    bool half;                    /* of the last output block lanes 8..15 are 0 in w, bias and what y holds, and so in y: padding */
     gap_conv_start start;
     const float *bias;            /* (oc_blocks * 16), for GAP_CONV_BIAS */
     gap_conv_ahead ahead;         /* block k of it beside input block k, rows being images; only where a_px is 16 and taps 1 */

@@ -66,6 +66,8 @@ GAP_INLINE vf vf_mul(vf a, vf b) { return gap_vf_(_mm256_mul_ps(a.lo, b.lo), _mm
 GAP_INLINE vf vf_div(vf a, vf b) { return gap_vf_(_mm256_div_ps(a.lo, b.lo), _mm256_div_ps(a.hi, b.hi)); }
 GAP_INLINE vf vf_sqrt(vf a) { return gap_vf_(_mm256_sqrt_ps(a.lo), _mm256_sqrt_ps(a.hi)); }
 GAP_INLINE vf vf_fma(vf a, vf b, vf c) { return gap_vf_(_mm256_fmadd_ps(a.lo, b.lo, c.lo), _mm256_fmadd_ps(a.hi, b.hi, c.hi)); }
+GAP_INLINE vf vf_fma_low(vf a, vf b, vf c) { c.lo = _mm256_fmadd_ps(a.lo, b.lo, c.lo); return c; }
+GAP_INLINE vf vf_low(vf a) { a.hi = _mm256_setzero_ps(); return a; }
 GAP_INLINE vf vf_fnma(vf a, vf b, vf c) { return gap_vf_(_mm256_fnmadd_ps(a.lo, b.lo, c.lo), _mm256_fnmadd_ps(a.hi, b.hi, c.hi)); }
 GAP_INLINE vf vf_max(vf a, vf b) { return gap_vf_(_mm256_max_ps(a.lo, b.lo), _mm256_max_ps(a.hi, b.hi)); }
 GAP_INLINE vf vf_min(vf a, vf b) { return gap_vf_(_mm256_min_ps(a.lo, b.lo), _mm256_min_ps(a.hi, b.hi)); }

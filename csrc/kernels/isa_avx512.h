@@ -52,6 +52,10 @@ GAP_INLINE vf vf_mul(vf a, vf b) { return _mm512_mul_ps(a, b); }
 GAP_INLINE vf vf_div(vf a, vf b) { return _mm512_div_ps(a, b); }
 GAP_INLINE vf vf_sqrt(vf a) { return _mm512_sqrt_ps(a); }
 GAP_INLINE vf vf_fma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }
+GAP_INLINE vf vf_fma_low(vf a, vf b, vf c) {
+    return _mm512_castps256_ps512(_mm256_fmadd_ps(_mm512_castps512_ps256(a), _mm512_castps512_ps256(b), _mm512_castps512_ps256(c)));
+}
+GAP_INLINE vf vf_low(vf a) { return _mm512_zextps256_ps512(_mm512_castps512_ps256(a)); }
 GAP_INLINE vf vf_fnma(vf a, vf b, vf c) { return _mm512_fnmadd_ps(a, b, c); }
 GAP_INLINE vf vf_max(vf a, vf b) { return _mm512_max_ps(a, b); }
 GAP_INLINE vf vf_min(vf a, vf b) { return _mm512_min_ps(a, b); }

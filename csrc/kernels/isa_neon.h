@@ -49,6 +49,8 @@ GAP_INLINE vf vf_mul(vf a, vf b) { vf r; GAP_Q r.q[q_] = vmulq_f32(a.q[q_], b.q[
 GAP_INLINE vf vf_div(vf a, vf b) { vf r; GAP_Q r.q[q_] = vdivq_f32(a.q[q_], b.q[q_]); return r; }
 GAP_INLINE vf vf_sqrt(vf a) { vf r; GAP_Q r.q[q_] = vsqrtq_f32(a.q[q_]); return r; }
 GAP_INLINE vf vf_fma(vf a, vf b, vf c) { GAP_Q c.q[q_] = vfmaq_f32(c.q[q_], a.q[q_], b.q[q_]); return c; }
+GAP_INLINE vf vf_fma_low(vf a, vf b, vf c) { for (int q = 0; q < 2; q++) c.q[q] = vfmaq_f32(c.q[q], a.q[q], b.q[q]); return c; }
+GAP_INLINE vf vf_low(vf a) { a.q[2] = a.q[3] = vdupq_n_f32(0.0f); return a; }
 GAP_INLINE vf vf_fnma(vf a, vf b, vf c) { GAP_Q c.q[q_] = vfmsq_f32(c.q[q_], a.q[q_], b.q[q_]); return c; }
 GAP_INLINE vf vf_neg(vf a) { vf r; GAP_Q r.q[q_] = vnegq_f32(a.q[q_]); return r; }
 GAP_INLINE vf vf_abs(vf a) { vf r; GAP_Q r.q[q_] = vabsq_f32(a.q[q_]); return r; }

@@ -55,6 +55,9 @@ GAP_INLINE vf vf_div(vf a, vf b) { GAP_EACH a.v[l_] /= b.v[l_]; return a; }
 GAP_INLINE vf vf_sqrt(vf a) { GAP_EACH a.v[l_] = sqrtf(a.v[l_]); return a; }
 GAP_INLINE vf vf_fma(vf a, vf b, vf c) { GAP_EACH c.v[l_] = fmaf(a.v[l_], b.v[l_], c.v[l_]); return c; }   /* a*b + c */
 GAP_INLINE vf vf_fnma(vf a, vf b, vf c) { GAP_EACH c.v[l_] = fmaf(-a.v[l_], b.v[l_], c.v[l_]); return c; } /* c - a*b */
+/* Lanes 0..7 alone: of vf_fma_low the others are anything, of vf_low they are 0. */
+GAP_INLINE vf vf_fma_low(vf a, vf b, vf c) { for (int l = 0; l < VLANES / 2; l++) c.v[l] = fmaf(a.v[l], b.v[l], c.v[l]); return c; }
+GAP_INLINE vf vf_low(vf a) { for (int l = VLANES / 2; l < VLANES; l++) a.v[l] = 0.0f; return a; }
 GAP_INLINE vf vf_max(vf a, vf b) { GAP_EACH b.v[l_] = a.v[l_] > b.v[l_] ? a.v[l_] : b.v[l_]; return b; }
 GAP_INLINE vf vf_min(vf a, vf b) { GAP_EACH b.v[l_] = a.v[l_] < b.v[l_] ? a.v[l_] : b.v[l_]; return b; }
 GAP_INLINE vf vf_neg(vf a) { GAP_EACH a.v[l_] = -a.v[l_]; return a; }
