@@ -95,7 +95,7 @@ static void run_blocks(const run_job *job, const run_unit *u, const run_input *i
 /* The same of one output block, in groups. */
 static void run_groups(const run_job *job, const run_unit *u, const run_input *in, const run_phase *ph, int64_t o) {
     const conv_pass *p = job->p;
-    const int64_t plane = p->out_h * p->out_w * 16, image = p->out_blocks * plane;
+    const int64_t plane = p->out_h * p->out_w * 16, image = gap_sink_image(job->out);
     gap_conv_group_rows r = {
         .a_row = p->in_step[0] * in->row, .off = job->off + ph->off, .kernel_rows = (int)(ph->across ? ph->taps / ph->across : 0), .taps = (int)ph->across,
         .step = (int)p->in_step[1], .group = (int)p->group, .w = job->w + o * p->w_oc + ph->w, .y_px = p->out_step[1] * 16,
