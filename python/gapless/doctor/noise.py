@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from .stats import Estimate
 
-__all__ = ["Suspects", "noise_share", "suspects", "suspicion"]
+__all__ = ["Suspects", "noise_share", "sureness", "suspects", "suspicion"]
 
 Doubles = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -90,7 +90,7 @@ def suspects(p: Doubles, labels: Indices) -> Suspects:
 def noise_share(p: Doubles, labels: Indices) -> Estimate:
     """Share of labels that are wrong, with its interval; p of "no more than 1 %"."""
     n = len(p)
-    order = np.argsort(-_sureness(p), kind="stable")
+    order = np.argsort(-sureness(p), kind="stable")
     wrong = (p.argmax(axis=1) != labels)[order]
     m = int(SURE * n)
     bins = max(4, min(BINS, m // 25))
@@ -113,7 +113,7 @@ def noise_share(p: Doubles, labels: Indices) -> Estimate:
     return Estimate(point, max(0.0, low), min(1.0, high), value)
 
 
-def _sureness(p: Doubles) -> Doubles:
+def sureness(p: Doubles) -> Doubles:
     """How sure a prediction is: its log odds against the next class, which noise lowers for all alike."""
     two = np.partition(p, -2, axis=1)[:, -2:]
     return np.asarray(np.log(np.maximum(two[:, 1], 1e-12)) - np.log(np.maximum(two[:, 0], 1e-12)))

@@ -42,7 +42,9 @@ def label_noise(case: Case) -> Result:
     """Predicts each sample's class without having seen its label, and follows where predictions are sure.
 
     Where the picture leaves no doubt, disagreement is a wrong label: the rate of it towards the surest
-    samples estimates how many are wrong; which ones is confident learning's ranking.
+    samples estimates how many are wrong; which ones is confident learning's ranking. That validation has any
+    is tested by that rate, and by the same classifier's disagreement with training's labels (out of fold),
+    which has the same doubtful pictures: twice the smaller p counts.
     """
     data = case.data
     assert data is not None
@@ -78,9 +80,12 @@ def label_noise(case: Case) -> Result:
             f"could not be decided with {short} samples; about {LEAST} would", samples_needed=LEAST
         )
     tested = {k: e._replace(p=min(1.0, e.p * len(parts))) for k, (_, _, e) in parts.items()}
+    if split == "train" and "val" in parts:
+        e = tested["val"]
+        tested["val"] = e._replace(p=min(1.0, 2 * min(e.p, len(parts) * _more_than_in_training(case))))
     chosen = split if split in parts else "val"
-    if chosen != "val" and "val" in parts and _stands(tested["val"]):
-        in_order = not _stands(tested[split])
+    if chosen != "val" and "val" in parts:
+        in_order = _stands(tested["val"]) and not _stands(tested[split])
         chosen = "val" if in_order or tested["val"].low > tested[split].high else split
     indices, p, _ = parts[chosen]
     e = tested[chosen]
@@ -157,6 +162,7 @@ def _of_validation(case: Case) -> tuple[NDArray[np.int64], Doubles]:
     if len(rows) < 20 or not len(labels):
         return val.indices, np.full((len(labels), data.num_classes), 1 / data.num_classes)
     p = classifier.predicted(x[rows], data.labels[train.indices[rows]], other, data.num_classes, case.seed)
+    case.keep(("plain probabilities", "val"), lambda: p)
     best = float(np.mean(p.argmax(axis=1) == labels))
     for out in _of_networks(case):
         q, own = out.probabilities, float(np.mean(out.right))
@@ -164,6 +170,26 @@ def _of_validation(case: Case) -> tuple[NDArray[np.int64], Doubles]:
             at = {ident: i for i, ident in enumerate(out.ids)}
             p, best = q[[at[data.ids[i]] for i in val.indices]], own
     return val.indices, p
+
+
+def _more_than_in_training(case: Case) -> float:
+    """p-value against: the classifier on plain features disagrees with validation's labels no more than with
+    training's. Of each, the half of which it is surer."""
+    from scipy.stats import fisher_exact
+
+    data = case.data
+    assert data is not None
+    at, q = probabilities(case, "train")
+    val, _ = probabilities(case, "val")
+    p: Doubles | None = case.keep(("plain probabilities", "val"), lambda: None)
+    if p is None:
+        return 1.0
+    table = []
+    for scores, labels in ((p, data.labels[val]), (q, data.labels[at])):
+        sure = np.argsort(-noise.sureness(scores), kind="stable")[: max(1, len(labels) // 2)]
+        wrong = int(np.count_nonzero(scores[sure].argmax(axis=1) != labels[sure]))
+        table.append([wrong, len(sure) - wrong])
+    return float(fisher_exact(table, alternative="greater")[1])
 
 
 def _of_networks(case: Case) -> Iterator[Outputs]:

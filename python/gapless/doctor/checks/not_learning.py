@@ -22,7 +22,7 @@ from ..trial import Trial, plain_recipe, retrained, seconds_of
 __all__ = ["not_learning"]
 
 LEAST = 0.05
-GOOD = 0.9  # training accuracy from which a network has learned
+GOOD = 1 - LEAST  # training accuracy from which a network has learned: longer training cannot bring that much
 BATCH, STEPS = 8, 200  # of the over-fit of one batch
 LONGER = 3
 SIDE, MOST = 8, 2000  # the linear model: pixels a side, and images

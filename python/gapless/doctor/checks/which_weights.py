@@ -18,6 +18,8 @@ from ..table import check
 
 __all__ = ["which_weights"]
 
+MOST = 2000  # training images that alternatives are asked about
+
 
 @check(
     "W2",
@@ -25,7 +27,7 @@ __all__ = ["which_weights"]
     "other weights of the same run are better, or are those of the record",
     measure="validation accuracy of the better weights minus that of these",
     needs=["run", "outputs", "model"],
-    cost=lambda case: case.passes(1 + len(case.others), "val"),
+    cost=lambda case: case.passes(1 + len(case.others), "val") + case.passes(1, "train", most=MOST),
     explains=[
         *("W1", "M1", "C4", "P1", "P2", "P3", "C1", "L3", "B1", "B2", "B3", "A1"),
         *("G1", "G2", "G3", "G4", "G5"),
@@ -35,7 +37,8 @@ __all__ = ["which_weights"]
 def which_weights(case: Case) -> Result:
     """Scores raw and averaged, best and last weights on the same validation samples, and holds the digest of
     these weights to the one in their record. Which alternative is best is chosen on one half of the samples
-    and measured on the other, and the other way round."""
+    and measured on the other, and the other way round. What was chosen by validation before is tested on
+    training images too."""
     recorded = _record(case)
     if recorded is not None:
         return recorded
@@ -114,8 +117,23 @@ def _honest(case: Case, val: Outputs, others: dict[str, Outputs]) -> Estimate:
     # "best" was chosen by this very number among so many evaluations
     n, d = len(val), float(np.mean(val.right != after))
     luck = math.sqrt(d / n) * math.sqrt(2 * math.log(looks))
-    low = min(e.low - luck, e.points)
-    return Estimate(e.points, low, e.high, min(1.0, e.p * looks))
+    low, p = min(e.low - luck, e.points), min(1.0, e.p * looks)
+    if p >= 1e-3 and (seen := _on_training(case, max(others, key=lambda k: others[k].accuracy))) is not None:
+        # nothing was chosen by training images: a difference that shows there too is not luck
+        low, p = max(low, min(e.low, seen.low)), min(1.0, 2 * min(p, max(e.p, seen.p)))
+    return Estimate(e.points, low, e.high, p)
+
+
+def _on_training(case: Case, other: str) -> Estimate | None:
+    """The other weights minus these on training images, a sample of them if they are many; None without."""
+    if case.data is None or "train outputs" not in case.facts:
+        return None
+    picked = case.sample("train", MOST, stream=21)
+    mine, theirs = case.outputs("train"), outputs_of_sibling(case, other, "train", picked)
+    at = {ident: i for i, ident in enumerate(mine.ids)}
+    if not len(picked) or not set(theirs.ids) <= set(at):
+        return None
+    return paired(mine.right[[at[i] for i in theirs.ids]], theirs.right)
 
 
 def _looks(case: Case) -> int:
