@@ -9,6 +9,7 @@
 #ifndef GAP_KERNELS_CONV_H
 #define GAP_KERNELS_CONV_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "kernels/fuse.h"
@@ -37,6 +38,7 @@ typedef struct {
     int64_t y_px, y_row, y_oc;
     int64_t pixels, rows;
     int oc_blocks;
+    bool half;                    /* of the last output block lanes 8..15 are 0 in w, bias and what y holds, and so in y: padding */
     gap_conv_start start;
     const float *bias;            /* (oc_blocks * 16), for GAP_CONV_BIAS */
     gap_conv_ahead ahead;         /* block k of it beside input block k, rows being images; only where a_px is 16 and taps 1 */
@@ -58,9 +60,43 @@ typedef struct {
     gap_conv_ahead ahead[2];      /* shared out over the tiles */
 } gap_conv_cols;
 
+/* Groups of 4 or 8 channels, of which a vector holds several: a lane meets the input channels of its own group alone, which
+ * begin at lane g(lane) = lane / group * group. Many rows of output pixels of one block:
+ *   y[r][p][lane] = start + one chain over (kernel row h, channel k, tap t), in this order of nesting, of
+ *                   a[off[h*taps] + r*a_row + (p*step + t)*16 + g(lane) + k] * w[((h*taps + t)*group + k)*16 + lane]
+ * taps: 1, 2 or 3 neighbouring pixels (with kernel_rows 0, whatever); step: 1, or 2 with 3 taps. */
+typedef struct {
+    const float *a;
+    int64_t a_row;
+    const int64_t *off;
+    int kernel_rows, taps, step, group;
+    const float *w;
+    float *y;
+    int64_t y_px, y_row;
+    int64_t pixels, rows;
+    gap_conv_start start;
+    const float *bias;            /* (16), for GAP_CONV_BIAS */
+} gap_conv_group_rows;
+
+/* The weight gradient of one kernel row of 3 taps, of one block: for t < 3, k < group
+ *   dw[(t*group + k)*16 + lane] += sum over (image i, row r, pixel p) in this order of
+ *                                  a[i*a_img + r*a_row + (p*step + t)*16 + g(lane) + k] * d[i*d_img + r*d_row + p*16 + lane]
+ * The sum is one chain that begins at 0; it is then added to what dw holds. pixels >= 1. */
+typedef struct {
+    const float *a;
+    int64_t a_row, a_img;
+    const float *d;
+    int64_t d_row, d_img;
+    int64_t pixels, rows, images;
+    int step, group;
+    float *dw;
+} gap_conv_group_cols;
+
 typedef struct {
     void (*rows)(const gap_conv_rows *r);
     void (*cols)(const gap_conv_cols *c);
+    void (*group_rows)(const gap_conv_group_rows *r);
+    void (*group_cols)(const gap_conv_group_cols *c);
     /* out[lane] += sum over pixels of x[p*16 + lane]: four chains (p mod 4), added as (0+1) + (2+3). */
     void (*channel_sum)(float out[16], const float *x, int64_t pixels);
     int wide; /* output blocks of `rows` that share one reading of the input; callers keep that many panels in cache */

@@ -7,6 +7,8 @@
 #define ROW_M4 0
 #define COL_M 6
 #define COL_NB 1
+#define GROUP_M 4
+#define GROUP_K 2
 #include "kernels/conv.inc"
 #include "kernels/isa_end.h"
 #endif

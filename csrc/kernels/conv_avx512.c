@@ -7,6 +7,8 @@
 #define ROW_M4 6
 #define COL_M 8
 #define COL_NB 2
+#define GROUP_M 14
+#define GROUP_K 8
 #include "kernels/conv.inc"
 #include "kernels/isa_end.h"
 #endif

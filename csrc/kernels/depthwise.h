@@ -82,18 +82,26 @@ typedef struct {
     bool keep;
 } gap_depthwise_grad;
 
-/* The same where x is formed on the way, and dx finished (kernels/fuse.h, MASK with z = x and the same affine): with
- * z = x[…], u = fma(z, scale, shift), x is act(u) and dx is multiplied by act'(u); then for its chain c
- * sums[c*16] += dx, sums[(4 + c)*16] = fma(dx, z - mean, …), c = (pixel + k*pixels + p) mod 4. */
+/* Both gradients of a plane with everything around them, for a square kernel with padding kernel/2 and no dilation: d is dy read
+ * through its prologue, x is act(u) with u = fma(z, scale, shift), and dx as `grad` says it, finished by `epi`: MASK with that z and
+ * affine (kernels/fuse.h), its pieces being of `piece` rows. dw += the chains of each step of `step` rows, in order; steps begin
+ * with a piece. Of the calls of a unit, which share `work`, the first says `begins` and the last `ends`. */
 typedef struct {
-    gap_act act;
-    float act_arg;
-    const float *scale, *shift, *mean; /* (16); mean NULL: 0 */
-    float *sums;                       /* (2, 4, 16) */
-    int64_t pixel;                     /* of the piece: the first of this call */
-    bool stream;                       /* dx is more than caches hold, and aligned to 64 bytes: write past them */
-    int64_t stride, odd;               /* 1; or 2 for a 3x3 kernel with padding 1, the first row being even or odd: see below */
-} gap_depthwise_mask;
+    const float *x, *dy, *w;      /* x: z, (in_h, in_w, 16); dy: (out_h, out_w, 16); w: (taps, 16) */
+    const gap_prologue *pro;      /* of dy */
+    const gap_epilogue *epi;      /* of dx; sums: those of piece 0 */
+    float *dx, *dw;               /* dw: (taps, 16) as w */
+    int64_t in_h, in_w, out_h, out_w, step, piece;
+    int kernel, stride;
+    bool stream;                  /* dx is more than caches hold, and aligned to 64 bytes: write past them */
+    bool begins, ends;
+    float *work;                  /* gap_depthwise_back_floats */
+} gap_depthwise_sweep_back;
+
+/* Rows of d that are formed before a row of phase 0 is computed; one more is formed beside it. */
+#define GAP_DEPTHWISE_BACK_LEAD(kernel, stride) ((stride) == 1 ? 2 : (kernel) / 2)
+/* A row of zeros, and four of d; a column of zeros on either side. Then chains of weights between rows of a phase. */
+static inline int64_t gap_depthwise_back_floats(int64_t out_w) { return (5 * (out_w + 2) + 30) * 16; }
 
 typedef struct {
     void (*rows)(const gap_depthwise_rows *r);
@@ -103,11 +111,10 @@ typedef struct {
     /* False where this set has no form for this width, this prologue or this epilogue; nothing is done then, in any call of the unit. */
     bool (*sweep)(const gap_depthwise_sweep *s, const gap_depthwise_finish *f);
     void (*grad)(const gap_depthwise_grad *g);
-    /* grad with x and dx as said above; dx and dw must be given, keep not. With stride 2 a call takes all four phases of the
-     * rows: w and dw hold the taps phase by phase (rows and columns: even even, even odd, odd even, odd odd), and row[0] is
-     * the row of d at half the first row. False where this set has no form for these taps or this activation: nothing is
-     * done then, and the parts one after another give the same bits. */
-    bool (*grad_masked)(const gap_depthwise_grad *g, const gap_depthwise_mask *m);
+    /* Weights stand phase by phase: with stride 2 rows and columns even even, even odd, odd even, odd odd; within a phase from the
+     * last tap down. False where this set has no form for this kernel, this stride, this prologue or this activation; nothing is
+     * done then, in any call of the unit, and the parts one after another give the same bits. */
+    bool (*sweep_back)(const gap_depthwise_sweep_back *b);
     /* sum[t*16 + lane] += parts[k*part + t*16 + lane] for k < n in order; t < taps. */
     void (*add)(float *sum, const float *parts, int64_t part, int n, int64_t taps);
 } gap_depthwise_kernels;

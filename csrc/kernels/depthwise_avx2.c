@@ -7,6 +7,7 @@
 #define ROWS_M2 4
 #define GRAD_M 2
 #define GRAD_ACC 7
+#define GRAD_WHOLE
 #include "kernels/depthwise.inc"
 #include "kernels/isa_end.h"
 #endif

@@ -40,6 +40,11 @@ GAP_INLINE vf vf_held(vf a) { __asm__("" : "+x"(a.lo), "+x"(a.hi)); return a; }
 GAP_INLINE vf vf_load_part(const float *p, int k) {
     return gap_vf_(_mm256_maskload_ps(p, gap_first8_(k)), k > 8 ? _mm256_maskload_ps(p + 8, gap_first8_(k - 8)) : _mm256_setzero_ps());
 }
+GAP_INLINE vf vf_load_spread(const float *p, int group, int k) {
+    if (group == 8) return gap_vf_(_mm256_set1_ps(p[k]), _mm256_set1_ps(p[8 + k]));
+    const __m256i each = _mm256_set1_epi32(k);
+    return gap_vf_(_mm256_permutevar_ps(_mm256_loadu_ps(p), each), _mm256_permutevar_ps(_mm256_loadu_ps(p + 8), each));
+}
 GAP_INLINE void vf_store(float *p, vf a) { _mm256_store_ps(p, a.lo), _mm256_store_ps(p + 8, a.hi); }
 GAP_INLINE void vf_storeu(float *p, vf a) { _mm256_storeu_ps(p, a.lo), _mm256_storeu_ps(p + 8, a.hi); }
 GAP_INLINE void vf_stream(float *p, vf a) { _mm256_stream_ps(p, a.lo), _mm256_stream_ps(p + 8, a.hi); }
@@ -61,6 +66,8 @@ GAP_INLINE vf vf_mul(vf a, vf b) { return gap_vf_(_mm256_mul_ps(a.lo, b.lo), _mm
 GAP_INLINE vf vf_div(vf a, vf b) { return gap_vf_(_mm256_div_ps(a.lo, b.lo), _mm256_div_ps(a.hi, b.hi)); }
 GAP_INLINE vf vf_sqrt(vf a) { return gap_vf_(_mm256_sqrt_ps(a.lo), _mm256_sqrt_ps(a.hi)); }
 GAP_INLINE vf vf_fma(vf a, vf b, vf c) { return gap_vf_(_mm256_fmadd_ps(a.lo, b.lo, c.lo), _mm256_fmadd_ps(a.hi, b.hi, c.hi)); }
+GAP_INLINE vf vf_fma_low(vf a, vf b, vf c) { c.lo = _mm256_fmadd_ps(a.lo, b.lo, c.lo); return c; }
+GAP_INLINE vf vf_low(vf a) { a.hi = _mm256_setzero_ps(); return a; }
 GAP_INLINE vf vf_fnma(vf a, vf b, vf c) { return gap_vf_(_mm256_fnmadd_ps(a.lo, b.lo, c.lo), _mm256_fnmadd_ps(a.hi, b.hi, c.hi)); }
 GAP_INLINE vf vf_max(vf a, vf b) { return gap_vf_(_mm256_max_ps(a.lo, b.lo), _mm256_max_ps(a.hi, b.hi)); }
 GAP_INLINE vf vf_min(vf a, vf b) { return gap_vf_(_mm256_min_ps(a.lo, b.lo), _mm256_min_ps(a.hi, b.hi)); }

@@ -31,6 +31,10 @@ GAP_INLINE vf vf_load(const float *p) { return _mm512_load_ps(p); }
 GAP_INLINE vf vf_loadu(const float *p) { return _mm512_loadu_ps(p); }
 GAP_INLINE vf vf_held(vf a) { __asm__("" : "+v"(a)); return a; }
 GAP_INLINE vf vf_load_part(const float *p, int k) { return _mm512_maskz_loadu_ps(vm_first(k), p); }
+GAP_INLINE vf vf_load_spread(const float *p, int group, int k) {
+    const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    return _mm512_permutexvar_ps(_mm512_add_epi32(_mm512_and_si512(lane, _mm512_set1_epi32(-group)), _mm512_set1_epi32(k)), _mm512_loadu_ps(p));
+}
 GAP_INLINE void vf_store(float *p, vf a) { _mm512_store_ps(p, a); }
 GAP_INLINE void vf_storeu(float *p, vf a) { _mm512_storeu_ps(p, a); }
 GAP_INLINE void vf_stream(float *p, vf a) { _mm512_stream_ps(p, a); }
@@ -48,6 +52,10 @@ GAP_INLINE vf vf_mul(vf a, vf b) { return _mm512_mul_ps(a, b); }
 GAP_INLINE vf vf_div(vf a, vf b) { return _mm512_div_ps(a, b); }
 GAP_INLINE vf vf_sqrt(vf a) { return _mm512_sqrt_ps(a); }
 GAP_INLINE vf vf_fma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }
+GAP_INLINE vf vf_fma_low(vf a, vf b, vf c) {
+    return _mm512_castps256_ps512(_mm256_fmadd_ps(_mm512_castps512_ps256(a), _mm512_castps512_ps256(b), _mm512_castps512_ps256(c)));
+}
+GAP_INLINE vf vf_low(vf a) { return _mm512_zextps256_ps512(_mm512_castps512_ps256(a)); }
 GAP_INLINE vf vf_fnma(vf a, vf b, vf c) { return _mm512_fnmadd_ps(a, b, c); }
 GAP_INLINE vf vf_max(vf a, vf b) { return _mm512_max_ps(a, b); }
 GAP_INLINE vf vf_min(vf a, vf b) { return _mm512_min_ps(a, b); }

@@ -28,6 +28,7 @@ GAP_INLINE vf vf_load(const float *p) { return vf_loadu(p); }
 GAP_INLINE void vf_store(float *p, vf a) { vf_storeu(p, a); }
 GAP_INLINE vf vf_held(vf a) { return a; }
 GAP_INLINE vf vf_load_part(const float *p, int k) { float t[VLANES] = {0}; memcpy(t, p, (size_t)k * 4); return vf_loadu(t); }
+GAP_INLINE vf vf_load_spread(const float *p, int group, int k) { vf r; GAP_Q r.q[q_] = vdupq_n_f32(p[4 * q_ / group * group + k]); return r; }
 GAP_INLINE void vf_stream(float *p, vf a) { vf_store(p, a); }
 GAP_INLINE void vf_stream_end(void) {}
 GAP_INLINE void vf_store_part(float *p, int k, vf a) { float t[VLANES]; vf_storeu(t, a); memcpy(p, t, (size_t)k * 4); }
@@ -48,6 +49,8 @@ GAP_INLINE vf vf_mul(vf a, vf b) { vf r; GAP_Q r.q[q_] = vmulq_f32(a.q[q_], b.q[
 GAP_INLINE vf vf_div(vf a, vf b) { vf r; GAP_Q r.q[q_] = vdivq_f32(a.q[q_], b.q[q_]); return r; }
 GAP_INLINE vf vf_sqrt(vf a) { vf r; GAP_Q r.q[q_] = vsqrtq_f32(a.q[q_]); return r; }
 GAP_INLINE vf vf_fma(vf a, vf b, vf c) { GAP_Q c.q[q_] = vfmaq_f32(c.q[q_], a.q[q_], b.q[q_]); return c; }
+GAP_INLINE vf vf_fma_low(vf a, vf b, vf c) { for (int q = 0; q < 2; q++) c.q[q] = vfmaq_f32(c.q[q], a.q[q], b.q[q]); return c; }
+GAP_INLINE vf vf_low(vf a) { a.q[2] = a.q[3] = vdupq_n_f32(0.0f); return a; }
 GAP_INLINE vf vf_fnma(vf a, vf b, vf c) { GAP_Q c.q[q_] = vfmsq_f32(c.q[q_], a.q[q_], b.q[q_]); return c; }
 GAP_INLINE vf vf_neg(vf a) { vf r; GAP_Q r.q[q_] = vnegq_f32(a.q[q_]); return r; }
 GAP_INLINE vf vf_abs(vf a) { vf r; GAP_Q r.q[q_] = vabsq_f32(a.q[q_]); return r; }

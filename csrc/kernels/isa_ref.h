@@ -36,6 +36,8 @@ GAP_INLINE vf vf_load(const float *p) { vf r; memcpy(&r, p, sizeof r); return r;
 GAP_INLINE vf vf_loadu(const float *p) { vf r; memcpy(&r, p, sizeof r); return r; }
 GAP_INLINE vf vf_held(vf a) { return a; } /* a; but the compiler keeps it in a register instead of loading it again for each use */
 GAP_INLINE vf vf_load_part(const float *p, int k) { vf r = {{0}}; memcpy(&r, p, (size_t)k * 4); return r; }
+/* Lane l becomes p[l / group * group + k]; group is 4 or 8 and constant, k < group. */
+GAP_INLINE vf vf_load_spread(const float *p, int group, int k) { vf r; GAP_EACH r.v[l_] = p[l_ / group * group + k]; return r; }
 GAP_INLINE void vf_store(float *p, vf a) { memcpy(p, &a, sizeof a); }
 GAP_INLINE void vf_storeu(float *p, vf a) { memcpy(p, &a, sizeof a); }
 /* As vf_store, past the caches where the machine can: for what is not read soon. vf_stream_end: after the last of them. */
@@ -53,6 +55,9 @@ GAP_INLINE vf vf_div(vf a, vf b) { GAP_EACH a.v[l_] /= b.v[l_]; return a; }
 GAP_INLINE vf vf_sqrt(vf a) { GAP_EACH a.v[l_] = sqrtf(a.v[l_]); return a; }
 GAP_INLINE vf vf_fma(vf a, vf b, vf c) { GAP_EACH c.v[l_] = fmaf(a.v[l_], b.v[l_], c.v[l_]); return c; }   /* a*b + c */
 GAP_INLINE vf vf_fnma(vf a, vf b, vf c) { GAP_EACH c.v[l_] = fmaf(-a.v[l_], b.v[l_], c.v[l_]); return c; } /* c - a*b */
+/* Lanes 0..7 alone: of vf_fma_low the others are anything, of vf_low they are 0. */
+GAP_INLINE vf vf_fma_low(vf a, vf b, vf c) { for (int l = 0; l < VLANES / 2; l++) c.v[l] = fmaf(a.v[l], b.v[l], c.v[l]); return c; }
+GAP_INLINE vf vf_low(vf a) { for (int l = VLANES / 2; l < VLANES; l++) a.v[l] = 0.0f; return a; }
 GAP_INLINE vf vf_max(vf a, vf b) { GAP_EACH b.v[l_] = a.v[l_] > b.v[l_] ? a.v[l_] : b.v[l_]; return b; }
 GAP_INLINE vf vf_min(vf a, vf b) { GAP_EACH b.v[l_] = a.v[l_] < b.v[l_] ? a.v[l_] : b.v[l_]; return b; }
 GAP_INLINE vf vf_neg(vf a) { GAP_EACH a.v[l_] = -a.v[l_]; return a; }

@@ -58,9 +58,9 @@ static int64_t step_rows(int64_t a, int64_t b, int64_t piece) {
     return gap_max64(1, gap_min64(fit, piece));
 }
 
-/* Square kernels of 3 or 5 taps with stride 2, as networks use them. */
-static bool halves(const gap_depthwise *d) {
-    return (d->kernel[0] == 3 || d->kernel[0] == 5) && d->kernel[1] == d->kernel[0] && d->stride[0] == 2 && d->stride[1] == 2 &&
+/* Square kernels of 3 or 5 taps as networks use them: nothing added to or taken off a plane but by this stride. */
+static bool plain(const gap_depthwise *d, int64_t stride) {
+    return (d->kernel[0] == 3 || d->kernel[0] == 5) && d->kernel[1] == d->kernel[0] && d->stride[0] == stride && d->stride[1] == stride &&
            d->pad[0] == d->kernel[0] / 2 && d->pad[1] == d->pad[0] && d->dilation[0] == 1 && d->dilation[1] == 1;
 }
 
@@ -85,7 +85,7 @@ void gap_depthwise_plan(gap_depthwise *d, const gap_op *op, int64_t capacity) {
     d->in.rows = (d->out_step - 1) * d->stride[0] + reach[0] + 1;
     d->dout.rows = (d->in_step - 1 + reach[0]) / d->stride[0] + 2;
     d->groups = gap_min64(d->blocks, gap_ceil_div(UNITS, d->chunks));
-    d->sweeps = halves(d);
+    d->sweeps = plain(d, 2);
     for (int k = 0; k < 2; k++)
         for (int64_t p = 0; p < gap_min64(d->stride[k], GAP_DEPTHWISE_PHASES); p++) d->phase[k][p] = find_phase(d, k, p);
 }
@@ -313,18 +313,23 @@ typedef struct {
     bool dw_add;
     int64_t n, capacity;
     bool stream;                      /* the input's gradient is more than caches hold */
-    bool whole;                       /* everything around the gradients may go into one kernel call */
+    bool whole;                       /* of a form that kernels may make plane by plane, with everything around the gradients */
     gap_scratch scratch;
 } back_job;
 
 static int64_t x_pixels(const gap_depthwise *d) { return d->in_step * d->in_w; }
 static int64_t part_floats(const gap_depthwise *d) { return d->blocks * d->taps * 16; }
+/* The scratch of a unit. */
+static size_t back_bytes(const gap_depthwise *d) {
+    const size_t rows = ring_bytes(&d->dout, x_pixels(d)), sweep = (size_t)gap_depthwise_back_floats(d->out_w) * sizeof(float);
+    return sweep > rows ? sweep : rows;
+}
 static size_t parts_bytes(const gap_depthwise *d) { return gap_scratch_round((size_t)(d->chunks * part_floats(d)) * sizeof(float)); }
 
 size_t gap_depthwise_workspace_bytes(const gap_depthwise *d, bool training, int slots) {
     const size_t forward = gap_scratch_round(run_bytes(d)) * (size_t)slots;
     if (!training) return forward;
-    const size_t backward = parts_bytes(d) + gap_scratch_round(ring_bytes(&d->dout, x_pixels(d))) * (size_t)slots;
+    const size_t backward = parts_bytes(d) + gap_scratch_round(back_bytes(d)) * (size_t)slots;
     return forward > backward ? forward : backward;
 }
 
@@ -384,42 +389,26 @@ static void back_ahead(const back_job *job, const ring *s, const gap_prologue *p
     else if (!job->parts && job->din->epi.z) ahead_add(ahead, job->din->epi.z + plane * job->din->plane + in, 1);
 }
 
-/* Input rows [r0, r1) in one kernel call; false, with nothing done, where the kernels have none. */
-static bool back_whole(const back_job *job, const ring *s, const gap_prologue *pro, int64_t n, int64_t block, float *din, float *dw, int64_t r0,
-                       int64_t r1, int64_t lo, float *sums) {
+/* A plane in one kernel call; false, with nothing done, where the kernels have no form for it. */
+static bool sweep_back(const back_job *job, const ring *s, int64_t n, int64_t block, float *dw, bool begins, bool ends) {
     const gap_depthwise *d = job->d;
-    const gap_depthwise_phase h = phase_of(d, 0, 0), v = phase_of(d, 1, 0);
+    const gap_prologue pro = gap_source_at(job->dy, n, block);
     const gap_epilogue e = gap_sink_at(job->din, n, block, 0, 0);
-    const int64_t at = r0 * d->in_w * 16;
-    const int64_t stride = d->stride[0], row = stride == 1 ? h.first + r0 : r0 / 2;
-    gap_depthwise_grad g = {.taps = {.row = s->list + (row - lo), .row_step = 1, .row_tap = h.step, .first = (v.first - s->r->first) * 16, .px = 16,
-                                     .col_tap = v.step * 16, .taps_h = (int)h.n, .taps_w = (int)v.n},
-                            .w = job->w + block * d->taps * 16, .x = e.z + at, .dx = din + at, .dw = dw, .x_row = d->in_w * 16, .x_px = 16,
-                            .rows = r1 - r0, .pixels = d->in_w};
-    const gap_depthwise_mask m = {.act = e.act, .act_arg = e.act_arg, .scale = e.scale, .shift = e.shift, .mean = e.mean, .sums = sums,
-                                  .pixel = r0 % d->in_piece * d->in_w, .stream = job->stream && ((uintptr_t)g.dx & 63) == 0, .stride = stride, .odd = r0 % 2};
-    back_ahead(job, s, pro, job->dy->x + n * gap_source_image(job->dy) + block * job->dy->plane, m.stream ? NULL : din, n, block, r1, 0, &g.ahead);
-    return job->k->depthwise->grad_masked(&g, &m);
+    float *din = job->din->y + n * gap_sink_image(job->din) + block * job->din->plane;
+    const gap_depthwise_sweep_back b = {
+        .x = e.z, .dy = job->dy->x + n * gap_source_image(job->dy) + block * job->dy->plane, .w = job->w + block * d->taps * 16, .pro = &pro, .epi = &e,
+        .dx = din, .dw = dw, .in_h = d->in_h, .in_w = d->in_w, .out_h = d->out_h, .out_w = d->out_w, .step = d->in_step, .piece = d->in_piece,
+        .kernel = (int)d->kernel[0], .stride = (int)d->stride[0], .stream = job->stream && ((uintptr_t)din & 63) == 0, .begins = begins, .ends = ends,
+        .work = s->row0};
+    return job->k->depthwise->sweep_back(&b);
 }
 
-/* The four chains of each sum of a piece, added as kernels/fuse.h says. */
-static void put_sums(const float *chains, const gap_epilogue *e) {
-    for (int c = 0; c < 16; c++) {
-        const float *s = chains + c, *q = s + 64;
-        e->sums[c] = (s[0] + s[16]) + (s[32] + s[48]);
-        e->sums[e->sums_second + c] = (q[0] + q[16]) + (q[32] + q[48]);
-    }
-}
-
-/* Input rows [r0, r1) of a plane: din (NULL: not wanted) is that plane. True: finished too, its sums being added to `sums`
- * (chains of a piece; NULL: do not try). */
-static bool back_rows(const back_job *job, ring *s, const gap_prologue *pro, int64_t n, int64_t block, float *din, float *dw, int64_t r0, int64_t r1,
-                      float *sums) {
+/* Input rows [r0, r1) of a plane: din (NULL: not wanted) is that plane. */
+static void back_rows(const back_job *job, ring *s, const gap_prologue *pro, int64_t n, int64_t block, float *din, float *dw, int64_t r0, int64_t r1) {
     const gap_depthwise *d = job->d;
     const float *dy = job->dy->x + n * gap_source_image(job->dy) + block * job->dy->plane, *w = job->w + block * d->taps * 16;
     const int64_t reach = (d->kernel[0] - 1) * d->dilation[0], sh = d->stride[0], sw = d->stride[1], lo = floor_div(r0 + d->pad[0] - reach, sh);
     ring_fill(s, dy, pro, lo, floor_div(r1 - 1 + d->pad[0], sh) + 1);
-    if (sums && back_whole(job, s, pro, n, block, din, dw, r0, r1, lo, sums)) return true;
     const float *x = dw ? back_input(job, s, n, block, r0, r1) : NULL;
     int64_t taps = 0, seen = 0;
     for (int64_t a = 0; a < sh; a++)
@@ -430,7 +419,6 @@ static bool back_rows(const back_job *job, ring *s, const gap_prologue *pro, int
             seen += back_phase(job, s, r0, r1, lo, a, b, x, din ? din + r0 * d->in_w * 16 : NULL, w + taps * 16, dw ? dw + taps * 16 : NULL, &h, &v, &ahead);
             taps += h.n * v.n;
         }
-    return false;
 }
 
 static void back_plane(const back_job *job, ring *s, int64_t n, int64_t block, float *dw) {
@@ -440,14 +428,8 @@ static void back_plane(const back_job *job, ring *s, int64_t n, int64_t block, f
     s->loaded = 0;
     for (int64_t piece = 0, r0 = 0, r1; r0 < d->in_h; piece++, r0 = r1) {
         r1 = gap_min64(d->in_h, r0 + d->in_piece);
-        _Alignas(64) float chains[128] = {0};
-        bool finished = false;
-        for (int64_t r = r0; r < r1; r += d->in_step)
-            finished = back_rows(job, s, &pro, n, block, din, dw, r, gap_min64(r1, r + d->in_step), job->whole ? chains : NULL);
-        if (finished) {
-            const gap_epilogue e = gap_sink_at(job->din, n, block, piece, r0 * d->in_w);
-            put_sums(chains, &e);
-        } else if (din) finish(job->k->stream, job->din, n, block, piece, r0, d->in_w, r1 - r0);
+        for (int64_t r = r0; r < r1; r += d->in_step) back_rows(job, s, &pro, n, block, din, dw, r, gap_min64(r1, r + d->in_step));
+        if (din) finish(job->k->stream, job->din, n, block, piece, r0, d->in_w, r1 - r0);
     }
 }
 
@@ -465,7 +447,11 @@ static void back_chunk(void *arg, int64_t unit, int thread) {
     void *scratch = gap_scratch_take(&job->scratch, thread, &slot);
     ring s = ring_begin(&d->dout, job->k->stream, scratch, x_pixels(d), d->out_h, d->out_w);
     for (int64_t n = begin; n < end; n++)
-        for (int64_t b = b0; b < b1; b++) back_plane(job, &s, n, b, dw ? dw + b * d->taps * 16 : NULL);
+        for (int64_t b = b0; b < b1; b++) {
+            float *to = dw ? dw + b * d->taps * 16 : NULL;
+            if (job->whole && sweep_back(job, &s, n, b, to, n == begin && b == b0, n == end - 1 && b == b1 - 1)) continue;
+            back_plane(job, &s, n, b, to);
+        }
     gap_scratch_give(&job->scratch, slot);
 }
 
@@ -489,8 +475,7 @@ static void back_sum(void *arg, int64_t block, int thread) {
 static bool whole(const gap_depthwise *d, const gap_source *x, const gap_sink *din) {
     const gap_prologue *p = &x->pro;
     const gap_epilogue *e = &din->epi;
-    const bool half = halves(d) && d->kernel[0] == 3;
-    return (half || (d->stride[0] == 1 && d->stride[1] == 1)) && e->kind == GAP_EPILOGUE_MASK && e->sums && e->z == x->x && !e->out && !e->z2 &&
+    return (plain(d, 1) || plain(d, 2)) && e->kind == GAP_EPILOGUE_MASK && e->sums && e->z == x->x && !e->out && !e->z2 &&
            e->scale && !din->add && e->scale == p->scale && e->shift == p->shift && e->act == p->act && !p->z && !p->residual && !p->gate;
 }
 
@@ -503,9 +488,8 @@ gap_status gap_depthwise_back(const gap_depthwise *d, const gap_op_ctx *ctx, con
                     .place = (const int32_t *)(const void *)(base + s.place), .parts = dw ? (float *)(void *)work : NULL, .dw = dw, .dw_add = dw_add, .n = ctx->n, .capacity = ctx->capacity};
     if (!din && !dw) return GAP_OK;
     job.whole = din && dw && whole(d, x, din);
-    /* with stride 1 it cost up to a fifth (measured on Zen 4): there the kernel has work enough while lines that were asked for come in */
-    job.stream = din && d->stride[0] == 2 && ctx->n * din->blocks * (din->plane + dy->plane) * (int64_t)sizeof(float) >= STREAMED / 2;
-    gap_scratch_begin(&job.scratch, work + parts_bytes(d), ring_bytes(&d->dout, x_pixels(d)), slots);
+    job.stream = din && ctx->n * din->blocks * (din->plane + dy->plane) * (int64_t)sizeof(float) >= STREAMED / 2;
+    gap_scratch_begin(&job.scratch, work + parts_bytes(d), back_bytes(d), slots);
     const gap_status st = gap_parallel(d->chunks * d->groups, back_chunk, &job);
     return st == GAP_OK && dw ? gap_parallel(d->blocks, back_sum, &job) : st;
 }

@@ -3,7 +3,8 @@
  * Planes (image, block of 16 channels) are independent. Each is walked once, some rows at a time: what they need is loaded
  * through the prologue into a ring of padded rows, they are computed, and when a piece (gap_piece_rows) is complete the
  * epilogue is applied while that is in the cache. Nothing but inputs and outputs travels through memory. Forward with stride 2
- * needs no ring where the kernels can read the input straight on (kernels/depthwise.h, sweep): the same chains, the same bits.
+ * needs no ring where the kernels can read the input straight on (kernels/depthwise.h, sweep), and backward of the usual shapes
+ * between BatchNorm and an activation is one call a plane (sweep_back): the same chains, the same bits.
  *
  * Order of summation (a function of shape only): an output is one chain from bias or 0 over (kh, kw); an input gradient one
  * chain from 0 over the taps that reach it, (kh, kw) falling; where a sink adds, the chain begins with what is there.

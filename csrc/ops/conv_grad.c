@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#define UNIT_BLOCKS 8 /* output blocks of a unit */
+
 /* How the pixels are cut into segments, a function of shape only: whole images when they are small, else rows. */
 typedef struct {
     int64_t images, rows, cols; /* of a segment */
@@ -25,12 +27,18 @@ static int64_t part_floats(const conv_pass *p) { return p->out_blocks * p->w_oc;
 
 int gap_conv_grad_chunks(const conv_pass *p, int64_t capacity) { return gap_reduce_chunks(capacity, (size_t)part_floats(p) * 4); }
 
-/* Output blocks of a unit: as many as share one reading of the input, two where each reading is long worked on, as long as the
- * units are enough for the threads. */
-static int64_t blocks_of_unit(const conv_pass *p, int chunks) {
-    int64_t step = p->taps == 1 ? 8 : 2;
-    while (step > 2 && chunks * gap_ceil_div(p->out_blocks, step) < CONV_UNITS / 2) step /= 2;
-    return gap_min64(step, p->out_blocks);
+/* Units: chunks, cut across output and input blocks. A unit packs an input block once for all its output blocks, so these are
+ * many; it adds to its partial sums segment after segment, so they stay in the second cache. */
+typedef struct { int64_t step, o_tiles, b_tiles; } grad_units; /* step: output blocks of a unit */
+
+static grad_units units_of(const conv_pass *p, int chunks) {
+    grad_units u = {.step = gap_min64(UNIT_BLOCKS, p->out_blocks)};
+    for (;; u.step = gap_ceil_div(u.step, 2)) {
+        u.o_tiles = gap_ceil_div(p->out_blocks, u.step);
+        const int64_t sums = u.step * p->w_oc * 4; /* bytes */
+        u.b_tiles = gap_min64(p->in_blocks, gap_max64(gap_ceil_div(sums, (int64_t)CONV_SCRATCH), gap_ceil_div(CONV_UNITS / 2, chunks * u.o_tiles)));
+        if (u.step <= 2 || chunks * u.o_tiles * u.b_tiles >= CONV_UNITS / 2) return u;
+    }
 }
 
 /* The workspace holds the partial sums of dw, then scratch; then, when dw is done, what db needs. */
@@ -40,7 +48,7 @@ static size_t dw_bytes(const conv_pass *p, int64_t capacity) {
 static int bias_chunks(const conv_pass *p, int64_t capacity) { return gap_reduce_chunks(capacity, (size_t)p->out_blocks * 64); }
 static size_t scratch_bytes(const conv_pass *p, int64_t capacity, bool dy_packed) {
     const grad_cut c = cut_of(p);
-    return c.x_bytes + (dy_packed ? c.dy_bytes * (size_t)blocks_of_unit(p, gap_conv_grad_chunks(p, capacity)) : 0);
+    return c.x_bytes + (dy_packed ? c.dy_bytes * (size_t)units_of(p, gap_conv_grad_chunks(p, capacity)).step : 0);
 }
 
 size_t gap_conv_grad_bytes(const conv_pass *p, int64_t capacity, bool dy_packed, int slots) {
@@ -59,7 +67,7 @@ typedef struct {
     float *parts;              /* (chunks, out blocks, w_oc) */
     int64_t n, capacity;
     int chunks;
-    int64_t o_step, o_tiles, b_tiles; /* output blocks of a unit; units across output and input blocks */
+    grad_units units;
     grad_cut cut;
     gap_scratch scratch;
 } grad_job;
@@ -119,6 +127,18 @@ static void grad_cols(const grad_job *job, const segment *s, const grad_input *i
     }
 }
 
+/* The same of one output block, in groups: a kernel row at a time. */
+static void grad_groups(const grad_job *job, const segment *s, const grad_input *in, const grad_output *d, int64_t o, float *part) {
+    const conv_pass *p = job->p;
+    gap_conv_group_cols c = {.a_row = p->in_step[0] * in->row, .a_img = in->image, .d = d->at + (o - d->o0) * d->block, .d_row = d->row, .d_img = d->image,
+                             .pixels = s->j1 - s->j0, .rows = s->i1 - s->i0, .images = s->n1 - s->n0, .step = (int)p->in_step[1], .group = (int)p->group};
+    for (int64_t t = 0; t < p->entries; t += p->kernel[1]) {
+        c.a = in->at + job->off[t];
+        c.dw = part + o * p->w_oc + t * p->run * 16;
+        job->k->group_cols(&c);
+    }
+}
+
 /* Output blocks [o0, o1) against input block b; neighbours of one range go together. */
 static void grad_block(const grad_job *job, const segment *s, const grad_output *d, int64_t b, int64_t o0, int64_t o1, float *scratch, float *part) {
     const conv_pass *p = job->p;
@@ -128,17 +148,18 @@ static void grad_block(const grad_job *job, const segment *s, const grad_output 
         for (next = o + 1; next < o1 && gap_conv_lo(p, next) == lo;) next++;
         if (b < lo || b >= lo + p->range) continue;
         if (!in.at) in = pack_input(job, s, b, scratch);
-        grad_cols(job, s, &in, d, b, o, (int)(next - o), part);
+        if (p->group) grad_groups(job, s, &in, d, o, part);
+        else grad_cols(job, s, &in, d, b, o, (int)(next - o), part);
     }
 }
 
 static void grad_chunk(void *arg, int64_t unit, int thread) {
     grad_job *job = arg;
     const conv_pass *p = job->p;
-    const int64_t ot = unit % job->o_tiles, bt = unit / job->o_tiles % job->b_tiles;
-    const int chunk = (int)(unit / job->o_tiles / job->b_tiles);
-    const int64_t o0 = ot * job->o_step, o1 = gap_min64(p->out_blocks, o0 + job->o_step);
-    const int64_t b0 = p->in_blocks * bt / job->b_tiles, b1 = p->in_blocks * (bt + 1) / job->b_tiles;
+    const int64_t ot = unit % job->units.o_tiles, bt = unit / job->units.o_tiles % job->units.b_tiles;
+    const int chunk = (int)(unit / job->units.o_tiles / job->units.b_tiles);
+    const int64_t o0 = ot * job->units.step, o1 = gap_min64(p->out_blocks, o0 + job->units.step);
+    const int64_t b0 = p->in_blocks * bt / job->units.b_tiles, b1 = p->in_blocks * (bt + 1) / job->units.b_tiles;
     const int64_t lo0 = gap_conv_lo(p, o0), lo1 = gap_conv_lo(p, o1 - 1) + p->range;
     float *part = job->parts + chunk * part_floats(p);
     int64_t begin, end;
@@ -222,11 +243,9 @@ gap_status gap_conv_grad(const conv_pass *p, const gap_op_ctx *ctx, const conv_d
     grad_job job = {.p = p, .k = ctx->kernels->conv, .stream = ctx->kernels->stream, .x = x, .dy = dy, .dy_packed = !gap_source_plain(dy),
                     .n = ctx->n, .capacity = ctx->capacity, .off = (const int64_t *)(const void *)(derived + d->off), .cut = cut_of(p),
                     .parts = (float *)(void *)work, .chunks = gap_conv_grad_chunks(p, ctx->capacity)};
-    job.o_step = blocks_of_unit(p, job.chunks);
-    job.o_tiles = gap_ceil_div(p->out_blocks, job.o_step);
-    job.b_tiles = gap_min64(p->in_blocks, gap_ceil_div(CONV_UNITS / 2, job.chunks * job.o_tiles));
+    job.units = units_of(p, job.chunks);
     gap_scratch_begin(&job.scratch, work + dw_bytes(p, ctx->capacity), scratch_bytes(p, ctx->capacity, job.dy_packed), slots);
-    const gap_status st = gap_parallel(job.chunks * job.o_tiles * job.b_tiles, grad_chunk, &job);
+    const gap_status st = gap_parallel(job.chunks * job.units.o_tiles * job.units.b_tiles, grad_chunk, &job);
     if (st != GAP_OK) return st;
     return gap_conv_unpack(p, (const conv_place *)(const void *)(derived + d->place), ctx->dweight[0], ctx->dweight_add, job.parts,
                            job.chunks, part_floats(p));

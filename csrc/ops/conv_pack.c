@@ -20,7 +20,8 @@ static void list_taps(const conv_pass *p, int64_t *off, conv_place *place) {
             const int64_t in_phase = axis_taps(p, 0, ph) * axis_taps(p, 1, pw), start = n;
             for (int64_t kh = 0; kh < p->kernel[0]; kh++) {
                 if (!gap_conv_tap(p, 0, ph, kh, &at_h)) continue;
-                for (int64_t kw = 0; kw < p->kernel[1]; kw++) {
+                for (int64_t j = 0; j < p->kernel[1]; j++) {
+                    const int64_t kw = p->group && p->backward ? p->kernel[1] - 1 - j : j; /* groups: by growing offset */
                     if (!gap_conv_tap(p, 1, pw, kw, &at_w)) continue;
                     conv_place *to = &place[kh * p->kernel[1] + kw];
                     *to = (conv_place){start * p->range * block + (n - start) * block, in_phase * block};
@@ -60,7 +61,7 @@ static pair_run connected(const conv_pass *p, int64_t lo, int64_t r, int64_t oc)
     const int64_t first = (lo + r) * p->lanes;
     c.c0 = first > group * per_in ? first : group * per_in;
     c.c1 = gap_min64(first + p->lanes, (group + 1) * per_in);
-    c.lane = (c.c0 - first) * 16 + oc % 16;
+    c.lane = (p->group ? 0 : (c.c0 - first) * 16) + oc % 16;
     c.from = c.c0 < c.c1 ? pair_at(p, oc, c.c0) : 0;
     return c;
 }
@@ -75,10 +76,11 @@ static void derive_block(void *arg, int64_t o, int thread) {
     for (int64_t r = 0; r < p->range; r++)
         for (int64_t oc = o * 16; oc < oc1; oc++) {
             const pair_run c = connected(p, lo, r, oc);
-            const float *from = job->weight + c.from; /* (kh, kw) */
-            float *to = w + c.lane;
-            for (int64_t ic = c.c0; ic < c.c1; ic++, from += c.step, to += 16)
-                for (int64_t t = 0; t < p->taps; t++) to[job->place[t].base + r * job->place[t].block] = from[t];
+            for (int64_t t = 0; t < p->taps; t++) {
+                const float *from = job->weight + c.from + t;
+                float *to = w + c.lane + job->place[t].base + r * job->place[t].block;
+                for (int64_t k = 0; k < c.c1 - c.c0; k++) to[k * 16] = from[k * c.step];
+            }
         }
     if (!job->packed_bias) return;
     for (int64_t oc = o * 16; oc < o * 16 + 16; oc++) job->packed_bias[oc] = job->bias && oc < p->out_c ? job->bias[oc] : 0.0f;
@@ -109,13 +111,12 @@ static void unpack_block(void *arg, int64_t o, int thread) {
     for (int64_t r = 0; r < p->range; r++)
         for (int64_t oc = o * 16; oc < oc1; oc++) {
             const pair_run c = connected(p, lo, r, oc);
-            float *to = job->dw + c.from; /* (kh, kw) */
-            const float *from = sum + c.lane;
-            for (int64_t ic = c.c0; ic < c.c1; ic++, from += 16, to += c.step)
-                for (int64_t t = 0; t < p->taps; t++) {
-                    const float v = from[job->place[t].base + r * job->place[t].block];
-                    to[t] = job->add ? to[t] + v : v;
-                }
+            for (int64_t t = 0; t < p->taps; t++) {
+                const float *from = sum + c.lane + job->place[t].base + r * job->place[t].block;
+                float *to = job->dw + c.from + t;
+                if (job->add) for (int64_t k = 0; k < c.c1 - c.c0; k++) to[k * c.step] += from[k * 16];
+                else for (int64_t k = 0; k < c.c1 - c.c0; k++) to[k * c.step] = from[k * 16];
+            }
         }
 }
 

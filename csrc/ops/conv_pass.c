@@ -31,6 +31,13 @@ bool gap_conv_tap(const conv_pass *p, int axis, int64_t phase, int64_t k, int64_
     return true;
 }
 
+/* What kernels/conv.h has for groups: 3 columns side by side, all of a sum in one chain. */
+static int64_t group_of(const conv_pass *p) {
+    const int64_t each = p->in_c / p->groups;
+    const bool fits = p->lanes == 16 && p->out_c == p->in_c && (each == 4 || each == 8) && p->kernel[1] == 3 && p->dilation[1] == 1 && p->stride[1] <= 2;
+    return fits && p->taps * each <= CONV_CHAIN ? each : 0;
+}
+
 /* Sizes, offsets and packing: everything that the sums depend on. */
 static void pass_shape(conv_pass *p, const gap_op *op, bool backward) {
     const gap_conv_attr *a = GAP_ATTR_CONST(op, gap_conv_attr);
@@ -56,7 +63,8 @@ static void pass_shape(conv_pass *p, const gap_op *op, bool backward) {
     }
     const bool run = p->lanes != 16 && p->dilation[1] == 1; /* kw*C neighbouring floats of an image row are one entry */
     p->entries = run ? p->kernel[0] : p->taps;
-    p->run = p->lanes == 16 ? 16 : run ? p->kernel[1] * p->lanes : p->lanes;
+    p->group = group_of(p);
+    p->run = p->group ? p->group : p->lanes == 16 ? 16 : run ? p->kernel[1] * p->lanes : p->lanes;
     p->range = 1;
     if (p->lanes == 16)
         for (int64_t o = 0; o < p->out_blocks; o++) p->range = gap_max64(p->range, reach(p, o));
@@ -86,7 +94,8 @@ static void pass_units(conv_pass *p, int64_t capacity, bool packed) {
     flatten(p);
     p->cols = p->direct ? p->in_w : (p->count[1] - 1) * p->in_step[1] + p->last[1] - p->first[1] + 1;
     for (int k = 0; k < 2; k++) p->origin[k] = p->direct ? 0 : p->first[k];
-    const int64_t blocks = p->in_blocks, budget = (int64_t)CONV_SCRATCH;
+    const bool apart = p->groups > 1 && p->range == 1; /* an output block has its own input block: a unit each */
+    const int64_t blocks = apart ? 1 : p->in_blocks, budget = (int64_t)CONV_SCRATCH;
     const int64_t row_bytes = p->cols * p->lanes * blocks * 4, halo = p->last[0] - p->first[0];
     p->band_rows = p->count[0], p->band_cols = p->count[1];
     if (p->count[0] > 1) {
@@ -102,6 +111,7 @@ static void pass_units(conv_pass *p, int64_t capacity, bool packed) {
         p->images = gap_max64(1, gap_min64(gap_min64(budget / image, gap_ceil_div(256, p->count[0] * p->count[1])), capacity));
     const int64_t units = gap_ceil_div(capacity, p->images) * p->n_row_bands * p->n_col_bands;
     p->n_oc_parts = gap_min64(gap_ceil_div(packed ? CONV_UNITS / 2 : CONV_UNITS, units), gap_ceil_div(p->out_blocks, 4));
+    if (apart) p->n_oc_parts = p->out_blocks;
     if (!p->direct) p->scratch_bytes = (size_t)(p->images * image);
 }
 

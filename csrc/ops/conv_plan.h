@@ -4,10 +4,13 @@
  * input pixel (i*in_step + offset). Forward has one phase and in_step = stride. Backward has stride*stride phases, one for
  * each place of an output pixel within a stride, with in_step 1 and only the taps that reach it: no work on inserted zeros.
  * Weights are packed per pass, [out block][phase][in block][tap][in channel][16], zero where channels are not connected, so that
- * groups need no code of their own beyond the range of input blocks that an output block reads.
+ * groups need no code of their own beyond the range of input blocks that an output block reads. Groups of 4 or 8 channels, of
+ * which a block holds several, would multiply mostly zeros: under a kernel 3 wide they have kernels of their own, and weights
+ * [out block][phase][tap][channel of the group][16], taps of a row by growing offset.
  *
  * Order of summation (a function of shape only): forward and input gradient: chains over (input block, kh, kw, channel), each
- * of as many input blocks as make at most about CONV_CHAIN terms, added in order; over (kh, kw, channel) for NHWC input.
+ * of as many input blocks as make at most about CONV_CHAIN terms, added in order; over (kh, kw, channel) for NHWC input. In
+ * groups of 4 or 8 (`group`): one chain over (kh, channel of the group, tap of that row by growing offset).
  * Weight gradient: a chain over the pixels of a segment (about CONV_SEGMENT pixels: rows of an image, or whole small
  * images), segments added in order within a chunk of images, chunks added in order.
  */
@@ -38,7 +41,8 @@ typedef struct {
     /* packed weights, in floats */
     int64_t taps;                                 /* kh*kw */
     int64_t entries;                              /* entries of the offset list: taps, or kh where a row of NHWC is one run */
-    int64_t run;                                  /* channels of an entry: 16, kw*C, or C */
+    int64_t group;                                /* 4, 8: of groups of so many channels only what connects is computed; else 0 */
+    int64_t run;                                  /* channels of an entry: 16, `group`, kw*C, or C */
     int64_t range;                                /* input blocks that an output block reads */
     int64_t w_oc;                                 /* floats of one output block */
     /* work */

@@ -155,10 +155,10 @@ gap_conv_ahead gap_pointwise_ahead(const gap_pointwise_side *side, const gap_poi
 /* ---- products ---- */
 
 gap_pointwise_goal gap_pointwise_forward(const gap_pointwise *p, const gap_sink *out) {
-    return (gap_pointwise_goal){out, p->out_h, p->out_w, p->out_h, p->out_w, {1, 1}, p->out_piece};
+    return (gap_pointwise_goal){out, p->out_h, p->out_w, p->out_h, p->out_w, {1, 1}, p->out_piece, (p->out_c - 1) % 16 < 8};
 }
 gap_pointwise_goal gap_pointwise_backward(const gap_pointwise *p, const gap_sink *dx) {
-    return (gap_pointwise_goal){dx, p->in_h, p->in_w, p->out_h, p->out_w, {p->stride[0], p->stride[1]}, p->in_piece};
+    return (gap_pointwise_goal){dx, p->in_h, p->in_w, p->out_h, p->out_w, {p->stride[0], p->stride[1]}, p->in_piece, (p->in_c - 1) % 16 < 8};
 }
 
 int64_t gap_pointwise_bands(const gap_pointwise_goal *g) { return gap_ceil_div(g->h, g->piece); }
@@ -226,7 +226,7 @@ void gap_pointwise_multiply(const gap_kernels *k, const gap_pointwise_goal *g, c
     if (sparse && !keep && box->p0 == p0) clear(g, box, m->band);
     gap_conv_rows r = {.a = m->a.at, .a_px = 16, .a_row = m->a.image, .a_block = m->a.block, .off = here, .taps = 1, .kc = 16, .chain = POINTWISE_CHAIN,
                        .w = m->w, .w_tap = 256, .w_block = 256, .w_oc = m->w_oc, .y = s->y + box->n0 * image + box->b0 * s->plane, .y_px = 16,
-                       .y_row = image, .y_oc = s->plane, .pixels = pixels, .rows = images, .oc_blocks = (int)(box->b1 - box->b0),
+                       .y_row = image, .y_oc = s->plane, .pixels = pixels, .rows = images, .oc_blocks = (int)(box->b1 - box->b0), .half = g->half && box->b1 == s->blocks,
                        .start = keep ? GAP_CONV_KEEP : m->bias ? GAP_CONV_BIAS : GAP_CONV_ZERO, .bias = m->bias, .ahead = m->ahead};
     if (sparse || g->h * g->w == 1) r.ahead.blocks = 0;
     if (pixels == 1 && g->h * g->w == 1) { /* a pixel per image: the images make the row */
@@ -349,7 +349,7 @@ gap_status gap_pointwise_all(const gap_op_ctx *ctx, const gap_pointwise_side *in
     job.steps = gap_max64(1, all / (2 * want));
     const int64_t units = gap_ceil_div(all, job.steps);
     job.parts = gap_min64(gap_ceil_div(want, units), gap_ceil_div(goal->s->blocks, 4));
-    job.run = gap_pointwise_in_place(in) ? gap_max64(1, LOADED * 3 / 2 / (job.in_blocks * job.images * pixels * 64)) : 1;
+    job.run = gap_pointwise_in_place(in) && goal->s->blocks > job.wide ? gap_max64(1, LOADED * 3 / 2 / (job.in_blocks * job.images * pixels * 64)) : 1;
     job.group = gap_pointwise_in_place(in) ? job.in_blocks : most_blocks(goal, job.in_blocks);
     gap_scratch_begin(&job.scratch, ctx->workspace, all_bytes(goal, job.in_blocks, in->w), slots);
     return gap_parallel_sized(units * job.parts, all_unit, &job, gap_ns_of_fmas(ctx->n * goal->grid_h * goal->grid_w * in_c * goal->s->blocks * 16));

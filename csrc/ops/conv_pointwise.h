@@ -76,6 +76,7 @@ gap_conv_ahead gap_pointwise_ahead(const gap_pointwise_side *side, const gap_poi
 typedef struct {
     const gap_sink *s;
     int64_t h, w, grid_h, grid_w, stride[2], piece; /* the sink's plane; the output's; rows of the sink's pieces */
+    bool half;                    /* the last block has 8 channels at most */
 } gap_pointwise_goal;
 
 gap_pointwise_goal gap_pointwise_forward(const gap_pointwise *p, const gap_sink *out);

@@ -63,7 +63,7 @@ static run_input pack(const run_job *job, const run_unit *u, float *scratch) {
 }
 
 /* A phase's part of a unit: its output rows and columns, its taps and their weights. */
-typedef struct { int64_t rows, cols, out, taps, off, w; } run_phase;
+typedef struct { int64_t rows, cols, out, taps, across, off, w; } run_phase; /* across: taps of a kernel row */
 
 static void run_blocks(const run_job *job, const run_unit *u, const run_input *in, const run_phase *ph, int64_t o, int oc_blocks) {
     const conv_pass *p = job->p;
@@ -77,7 +77,7 @@ static void run_blocks(const run_job *job, const run_unit *u, const run_input *i
         .taps = (int)ph->taps, .kc = (int)p->run, .chain = (int)chain, .w_tap = p->run * 16,
         .w_block = ph->taps * p->run * 16, .w_oc = p->w_oc, .y_px = p->out_step[1] * 16,
         .y_row = p->out_step[0] * p->out_w * 16, .y_oc = plane, .pixels = ph->cols, .rows = ph->rows,
-        .oc_blocks = oc_blocks, .bias = job->bias + o * 16};
+        .oc_blocks = oc_blocks, .half = o + oc_blocks == p->out_blocks && (p->out_c - 1) % 16 < 8, .bias = job->bias + o * 16};
     if (single) r.a_px = in->image, r.y_px = image, r.pixels = u->n1 - u->n0;
     for (int64_t g = 0; g < p->range; g += group) {
         r.start = g ? GAP_CONV_KEEP : job->start;
@@ -89,6 +89,21 @@ static void run_blocks(const run_job *job, const run_unit *u, const run_input *i
             r.y = job->out->y + n * image + o * plane + ph->out;
             job->k->rows(&r);
         }
+    }
+}
+
+/* The same of one output block, in groups. */
+static void run_groups(const run_job *job, const run_unit *u, const run_input *in, const run_phase *ph, int64_t o) {
+    const conv_pass *p = job->p;
+    const int64_t plane = p->out_h * p->out_w * 16, image = gap_sink_image(job->out);
+    gap_conv_group_rows r = {
+        .a_row = p->in_step[0] * in->row, .off = job->off + ph->off, .kernel_rows = (int)(ph->across ? ph->taps / ph->across : 0), .taps = (int)ph->across,
+        .step = (int)p->in_step[1], .group = (int)p->group, .w = job->w + o * p->w_oc + ph->w, .y_px = p->out_step[1] * 16,
+        .y_row = p->out_step[0] * p->out_w * 16, .pixels = ph->cols, .rows = ph->rows, .start = job->start, .bias = job->bias + o * 16};
+    for (int64_t n = u->n0; n < u->n1; n++) {
+        r.a = in->at + (n - u->n0) * in->image + (gap_conv_lo(p, o) - in->b0) * in->block;
+        r.y = job->out->y + n * image + o * plane + ph->out;
+        job->k->group_rows(&r);
     }
 }
 
@@ -114,7 +129,8 @@ static void run_phase_of(const run_job *job, const run_unit *u, const run_input 
     const bool only = p->out_step[0] == 1 && p->out_step[1] == 1; /* a phase is all: its blocks are finished while in the cache */
     for (int64_t o = u->o0, next; o < u->o1; o = next) {
         for (next = o + 1; next < u->o1 && next - o < most && gap_conv_lo(p, next) == gap_conv_lo(p, o);) next++;
-        run_blocks(job, u, in, ph, o, (int)(next - o));
+        if (p->group) run_groups(job, u, in, ph, o);
+        else run_blocks(job, u, in, ph, o, (int)(next - o));
         if (only) finish(job, u, o, next);
     }
 }
@@ -135,9 +151,9 @@ static void run_chunk(void *arg, int64_t chunk, int thread) {
     int64_t seen = 0;
     for (int64_t h = 0; h < p->out_step[0]; h++)
         for (int64_t w = 0; w < p->out_step[1]; w++) {
-            const int64_t taps = p->backward ? axis_taps(p, 0, h) * axis_taps(p, 1, w) : p->taps;
+            const int64_t across = p->backward ? axis_taps(p, 1, w) : p->kernel[1], taps = p->backward ? axis_taps(p, 0, h) * across : p->taps;
             const run_phase ph = {
-                .rows = gap_min64(u.i1, gap_ceil_div(p->out_h - h, p->out_step[0])) - u.i0, .taps = p->backward ? taps : p->entries,
+                .rows = gap_min64(u.i1, gap_ceil_div(p->out_h - h, p->out_step[0])) - u.i0, .taps = p->backward ? taps : p->entries, .across = across,
                 .cols = gap_min64(u.j1, gap_ceil_div(p->out_w - w, p->out_step[1])) - u.j0,
                 .out = ((u.i0 * p->out_step[0] + h) * p->out_w + u.j0 * p->out_step[1] + w) * 16,
                 .off = seen, .w = seen * p->range * p->run * 16};

@@ -1,6 +1,8 @@
-/* bench_conv.c — GFLOP/s of each pass of the convolutions and linear layers of usual networks, beside this machine's own peak.
+/* bench_conv.c — GFLOP/s of each pass of the convolutions of usual networks, beside this machine's own peak; of groups, only
+ * what connects counts.
  *
- *     bench_conv [SET] [THREADS]     SET: avx512, avx2, ref, blas …; default: the best one, GAPLESS_NUM_THREADS
+ *     bench_conv [SET] [THREADS] [FIRST [LAST]]     SET: avx512, avx2, ref, blas …; default: the best one, GAPLESS_NUM_THREADS;
+ *                                                   rows FIRST..LAST of the table only
  */
 #include <time.h>
 
@@ -13,14 +15,19 @@ static const shape shapes[] = {
     {"3x3 64 @56", 4, 64, 56, 64, 3, 1, 1, false},        {"3x3 512 @7", 8, 512, 7, 512, 3, 1, 1, false},
     {"3x3/2 64-128 @32", 16, 64, 32, 128, 3, 2, 1, false}, {"1x1/2 64-128 @32", 32, 64, 32, 128, 1, 2, 1, false},
     {"3x3 32-64 @28", 32, 32, 28, 64, 3, 1, 1, false},    {"3x3 16 @32", 32, 16, 32, 16, 3, 1, 1, false},
-    {"1x1 16-96 @112", 2, 16, 112, 96, 1, 1, 1, false},   {"1x1 64-256 @56", 4, 64, 56, 256, 1, 1, 1, false},
-    {"1x1 24-144 @56", 4, 24, 56, 144, 1, 1, 1, false},   {"1x1 384-64 @14", 16, 384, 14, 64, 1, 1, 1, false},
+    {"1x1 16-96 @112", 16, 16, 112, 96, 1, 1, 1, false},   {"1x1 64-256 @56", 4, 64, 56, 256, 1, 1, 1, false},
+    {"1x1 24-144 @56", 16, 24, 56, 144, 1, 1, 1, false},   {"1x1 384-64 @14", 16, 384, 14, 64, 1, 1, 1, false},
     {"1x1 512-2048 @7", 8, 512, 7, 2048, 1, 1, 1, false}, {"depthwise 96 @112", 4, 96, 112, 96, 3, 1, 96, false},
     {"depthwise/2 96 @112", 4, 96, 112, 96, 3, 2, 96, false}, {"depthwise 384 @14", 16, 384, 14, 384, 3, 1, 384, false},
     {"3x3 3-64 @32", 32, 3, 32, 64, 3, 1, 1, false},      {"7x7/2 3-64 @224", 2, 3, 224, 64, 7, 2, 1, false},
     {"3x3 1-32 @28", 64, 1, 28, 32, 3, 1, 1, false},      {"3x3 24-24 @28 g3", 32, 24, 28, 24, 3, 1, 3, false},
     {"image 3x3 3-64 @32", 32, 3, 32, 64, 3, 1, 1, true}, {"image 7x7/2 3-64 @224", 2, 3, 224, 64, 7, 2, 1, true},
-    {"image 3x3 1-32 @28", 64, 1, 28, 32, 3, 1, 1, true},
+    {"image 3x3 1-32 @28", 64, 1, 28, 32, 3, 1, 1, true}, {"3x3/2 128 @56", 16, 128, 56, 128, 3, 2, 1, false},
+    {"3x3/2 256 @28", 16, 256, 28, 256, 3, 2, 1, false},  {"3x3/2 512 @14", 16, 512, 14, 512, 3, 2, 1, false},
+    {"3x3 128 @56 g32", 16, 128, 56, 128, 3, 1, 32, false}, {"3x3 256 @28 g32", 16, 256, 28, 256, 3, 1, 32, false},
+    {"3x3 512 @14 g32", 16, 512, 14, 512, 3, 1, 32, false}, {"3x3 1024 @7 g32", 16, 1024, 7, 1024, 3, 1, 32, false},
+    {"3x3/2 256 @56 g32", 16, 256, 56, 256, 3, 2, 32, false}, {"3x3/2 512 @28 g32", 16, 512, 28, 512, 3, 2, 32, false},
+    {"3x3/2 1024 @14 g32", 16, 1024, 14, 1024, 3, 2, 32, false}, {"1x1 24-96 @28", 16, 24, 28, 96, 1, 1, 1, false},
 };
 
 /* Seconds; of this process's own work where it has one thread, so that neighbours on the machine do not count. */
@@ -96,29 +103,13 @@ static void bench(const shape *s, const gap_kernels *kernels, double top) {
     measure(&b, s->name, kernels, s->n, n_w, flop, !s->nhwc, top);
 }
 
-static void bench_linear(int64_t n, int64_t f, int64_t of, const gap_kernels *kernels, double top) {
-    op_bench b;
-    char name[64];
-    memset(&b, 0, sizeof b);
-    gap_oplist_init(&b.list, true);
-    const gap_desc in = gap_desc_vector(f);
-    const gap_origin who = {"fc", 0};
-    int value, out;
-    CHECK_OK(gap_oplist_value(&b.list, &in, &value));
-    CHECK_OK(gap_emit_linear(&b.list, who, value, of, 0, -1, &out));
-    const size_t n_w[2] = {(size_t)(f * of), (size_t)of};
-    snprintf(name, sizeof name, "linear %lld-%lld b%lld", (long long)f, (long long)of, (long long)n);
-    measure(&b, name, kernels, n, n_w, 2.0 * (double)(n * f * of), true, top);
-}
-
 int main(int argc, char **argv) {
     const gap_kernels *kernels = NULL;
     CHECK_OK(gap_kernels_find(&kernels, argc > 1 ? argv[1] : NULL));
     if (argc > 2) CHECK_OK(gap_threads_set(atoi(argv[2])));
+    const int first = argc > 3 ? atoi(argv[3]) : 0, last = argc > 4 ? atoi(argv[4]) : argc > 3 ? first : GAP_COUNTOF(shapes) - 1;
     const double top = peak(kernels) * gap_threads_get();
     printf("set %s, %d threads, peak %.1f GFLOP/s\n", gap_kernel_set_name(kernels->id), gap_threads_get(), top);
-    for (int k = 0; k < GAP_COUNTOF(shapes); k++) bench(&shapes[k], kernels, top);
-    bench_linear(128, 3136, 128, kernels, top), bench_linear(32, 512, 1000, kernels, top), bench_linear(128, 512, 10, kernels, top);
-    bench_linear(32, 2048, 1000, kernels, top), bench_linear(16, 8192, 4096, kernels, top), bench_linear(1, 2048, 1000, kernels, top);
+    for (int k = first; k <= last && k < GAP_COUNTOF(shapes); k++) bench(&shapes[k], kernels, top);
     return harness_end();
 }

@@ -24,6 +24,13 @@ static const shape shapes[] = {
     {2, 8, 7, 7, 12, {3, 3}, {1, 1}, {1, 1}, {1, 1}, 4, false, true},      /* groups inside a block */
     {2, 64, 6, 6, 96, {3, 3}, {1, 1}, {1, 1}, {1, 1}, 2, false, true},     /* groups of whole blocks */
     {2, 60, 6, 5, 36, {3, 3}, {2, 2}, {1, 1}, {1, 1}, 3, false, true},     /* groups across block edges */
+    {3, 24, 9, 20, 24, {3, 3}, {1, 1}, {1, 1}, {1, 1}, 3, false, true},    /* groups of 8, of 4: the kernels' own */
+    {2, 48, 11, 17, 48, {3, 3}, {2, 2}, {1, 1}, {1, 1}, 6, false, true},
+    {3, 36, 8, 33, 36, {3, 3}, {1, 1}, {1, 1}, {1, 1}, 9, false, false},
+    {2, 32, 12, 10, 32, {3, 3}, {2, 2}, {1, 1}, {1, 1}, 8, false, true},
+    {2, 24, 9, 8, 24, {5, 3}, {3, 2}, {0, 3}, {2, 1}, 3, false, true},
+    {2, 16, 5, 3, 16, {1, 3}, {2, 1}, {0, 0}, {1, 1}, 4, false, true},     /* rows that nothing reads; one output column */
+    {2, 16, 3, 2, 16, {3, 3}, {1, 2}, {1, 1}, {1, 1}, 2, false, true},
     {2, 32, 6, 6, 64, {3, 3}, {1, 1}, {1, 1}, {1, 1}, 32, false, true},    /* two outputs per channel */
     {3, 32, 9, 8, 32, {3, 3}, {1, 1}, {1, 1}, {1, 1}, 32, false, true},    /* depthwise */
     {2, 40, 13, 9, 40, {3, 3}, {2, 2}, {1, 1}, {1, 1}, 40, false, false},
@@ -40,6 +47,7 @@ static const shape shapes[] = {
     {1, 64, 40, 72, 16, {3, 3}, {1, 1}, {1, 1}, {1, 1}, 1, false, true},   /* several bands of rows */
     {1, 512, 40, 40, 16, {1, 1}, {1, 1}, {0, 0}, {1, 1}, 1, false, true},  /* several bands of columns */
     {2, 256, 2, 2, 512, {3, 3}, {1, 1}, {1, 1}, {1, 1}, 1, false, true},   /* gradients too large for chunks */
+    {2, 160, 5, 4, 150, {3, 3}, {2, 2}, {1, 1}, {1, 1}, 1, false, true},   /* and cut across blocks */
 };
 
 static void make(op_bench *b, const shape *s, const char *set, int64_t capacity, bool training) {

@@ -19,6 +19,8 @@ static const dw_shape shapes[] = {
     {2, 24, 14, 14, {5, 5}, {2, 2}, {2, 2}, {1, 1}},  {1, 16, 57, 55, {5, 5}, {2, 2}, {2, 2}, {1, 1}}, /* read straight on: whole tiles */
     {3, 16, 15, 16, {3, 3}, {2, 2}, {1, 1}, {1, 1}},  {1, 32, 112, 56, {3, 3}, {2, 2}, {1, 1}, {1, 1}},
     {2, 16, 8, 7, {5, 5}, {2, 2}, {2, 2}, {1, 1}},    {1, 16, 2, 13, {3, 3}, {2, 2}, {1, 1}, {1, 1}},
+    {2, 24, 28, 28, {3, 3}, {1, 1}, {1, 1}, {1, 1}},  {2, 16, 15, 14, {3, 3}, {1, 1}, {1, 1}, {1, 1}}, /* back in tiles of 7: several pieces, steps */
+    {3, 40, 1, 7, {3, 3}, {1, 1}, {1, 1}, {1, 1}},    {1, 16, 31, 28, {5, 5}, {2, 2}, {2, 2}, {1, 1}},
 };
 
 static const char *const set_names[] = {"avx512", "avx2", "neon", "ref"};
@@ -39,7 +41,7 @@ typedef struct {
 static const fusion plain = {0, 0, 0, 0, false, true};
 static const fusion fusions[] = {
     {1, 1, 1, 1, false, false}, {2, 1, 2, 2, false, true}, {3, 2, 3, 3, false, true}, {4, 1, 1, 4, true, false}, {0, 2, 3, 5, true, true}, {5, 0, 2, 1, false, false},
-    {0, 1, 4, 1, false, true}, {6, 0, 4, 0, false, false},
+    {0, 1, 4, 1, false, true}, {6, 0, 4, 0, false, false}, {6, 1, 0, 6, false, false}, {7, 0, 0, 7, false, false}, {1, 0, 0, 1, false, false},
 };
 
 static gap_source source_x(const dw_case *c, int kind) {
@@ -49,7 +51,8 @@ static gap_source source_x(const dw_case *c, int kind) {
     if (kind == 3) s.pro.residual = c->rx, s.pro.residual_scale = c->v[2], s.pro.residual_shift = c->v[3], s.pro.act = GAP_ACT_LEAKY_RELU, s.pro.act_arg = 0.1f;
     if (kind == 4) s.pro.gate = c->v[7], s.pro.act = GAP_ACT_SILU;
     if (kind == 5 || kind == 6) s.pro.act = GAP_ACT_RELU;
-    if (kind == 6) s.pro.scale = c->v[0], s.pro.shift = c->v[1];
+    if (kind == 7) s.pro.act = GAP_ACT_SILU;
+    if (kind == 6 || kind == 7) s.pro.scale = c->v[0], s.pro.shift = c->v[1];
     return s;
 }
 
@@ -78,6 +81,8 @@ static gap_sink sink_dx(const dw_case *c, int kind, bool add) {
     if (kind == 2) s.epi.act = GAP_ACT_HARDSWISH;
     if (kind == 3) s.epi.act = GAP_ACT_RELU, s.epi.out = c->ox, s.epi.z = NULL, s.epi.mean = NULL;
     if (kind == 4) s.epi.act = GAP_ACT_LEAKY_RELU, s.epi.act_arg = 0.2f, s.epi.out = c->ox, s.epi.z2 = c->zx, s.epi.mean2 = c->v[5], s.epi.sums2 = c->in_sums2;
+    if (kind == 6) s.epi.act = GAP_ACT_RELU;
+    if (kind == 7) s.epi.act = GAP_ACT_SILU;
     if (kind == 5) s.epi.act = GAP_ACT_SILU, s.epi.scale = s.epi.shift = NULL;
     return s;
 }
@@ -432,6 +437,46 @@ static void test_depthwise_rows_finished_like_a_pass_over_them(void) {
     }
 }
 
+/* ---- back, a plane at once ---- */
+
+enum { BACK_H = 13, BACK_MOST = 14, BACK_IN = BACK_H * BACK_MOST * 16 };
+
+/* A plane of that width past the caches, then the same twice through them, beside a plane that shares its work: equal bits. False:
+ * the set has no form for it. */
+static bool back_streams(const gap_kernels *k, int kernel, int stride, int width, gap_act act, bool z) {
+    static float x[BACK_IN], dy[BACK_IN], zy[BACK_IN], w[25 * 16], v[6][16], work[(5 * (BACK_MOST + 2) + 30) * 16];
+    _Alignas(64) static float dx[2][BACK_IN];
+    float dw[2][25 * 16] = {{0}}, sums[2][64] = {{0}};
+    harness_fill(x, BACK_IN, 3), harness_fill(dy, BACK_IN, 4), harness_fill(zy, BACK_IN, 5), harness_fill(w, 25 * 16, 6);
+    for (int i = 0; i < 6; i++) harness_fill(v[i], 16, 7 + (uint32_t)i);
+    memset(dx, 0, sizeof dx), memset(work, 0xFF, sizeof work);
+    gap_prologue pro = {0};
+    if (z) pro = (gap_prologue){.scale = v[0], .z = zy, .mean = v[1], .b = v[2], .c = v[3]};
+    gap_epilogue e = {.kind = GAP_EPILOGUE_MASK, .act = act, .scale = v[4], .shift = v[5], .z = x, .sums = sums[0], .sums_piece = 32, .sums_second = 16};
+    const int64_t out_w = (width + stride - 1) / stride;
+    gap_depthwise_sweep_back b = {.x = x, .dy = dy, .w = w, .pro = &pro, .epi = &e, .dx = dx[0], .dw = dw[0], .in_h = BACK_H, .in_w = width,
+                                  .out_h = (BACK_H + stride - 1) / stride, .out_w = out_w, .step = 3, .piece = 8, .kernel = kernel, .stride = stride,
+                                  .stream = true, .begins = true, .ends = true, .work = work};
+    CHECK((size_t)gap_depthwise_back_floats(out_w) <= sizeof work / 4);
+    if (!k->depthwise->sweep_back(&b)) return false;
+    b.stream = false, b.begins = b.ends = false, b.dx = dx[1], b.dw = dw[1], e.sums = sums[1]; /* what the last plane left in `work` */
+    CHECK(k->depthwise->sweep_back(&b));
+    CHECK(memcmp(dx[0], dx[1], sizeof dx[0]) == 0 && memcmp(dw[0], dw[1], sizeof dw[0]) == 0 && memcmp(sums[0], sums[1], sizeof sums[0]) == 0);
+    for (int64_t i = 0; i < BACK_IN; i++) CHECK((i < (int64_t)BACK_H * width * 16) || dx[0][i] == 0.0f);
+    return true;
+}
+
+static void test_depthwise_back_streams_with_the_same_bits(void) {
+    static const int forms[][2] = {{3, 1}, {3, 2}, {5, 2}, {5, 1}, {7, 1}}, widths[] = {7, 14, 12, 9, 3};
+    static const gap_act acts[] = {GAP_ACT_RELU, GAP_ACT_RELU6, GAP_ACT_HARDSWISH, GAP_ACT_SILU, GAP_ACT_TANH};
+    for (int i = 0; i < GAP_COUNTOF(set_ids); i++) {
+        if (!gap_kernels_available(set_ids[i])) continue;
+        int done = 0;
+        for (int c = 0; c < 250; c++) done += back_streams(kernels_of(set_names[i]), forms[c % 5][0], forms[c % 5][1], widths[c / 5 % 5], acts[c / 25 % 5], c >= 125);
+        CHECK(done == (set_ids[i] == GAP_SET_AVX512 || set_ids[i] == GAP_SET_AVX2 ? 3 * 5 * 4 * 2 : 0));
+    }
+}
+
 int main(void) {
     RUN(test_depthwise_definition);
     RUN(test_depthwise_random_shapes);
@@ -444,5 +489,6 @@ int main(void) {
     RUN(test_depthwise_adds_where_asked);
     RUN(test_depthwise_fits_only_depthwise);
     RUN(test_depthwise_rows_finished_like_a_pass_over_them);
+    RUN(test_depthwise_back_streams_with_the_same_bits);
     return harness_end();
 }

@@ -386,7 +386,7 @@ def test_kernels_time_each_pass_of_each_layer(mixed):
     assert passes["conv 3x3 s2 3×16×16 → 8"] == three - {
         "backward-data"
     }  # the stem's input wants no gradient
-    assert passes["conv 3x3 s1 depthwise 8×8×8 → 8"] == three
+    assert passes["conv 3x3 s1 depthwise 8×8×8 → 8"] == {"forward", "backward"}  # one sweep, both gradients
     assert passes["conv 1x1 s1 8×8×8 → 8"] == three
     assert passes["Linear 8 → 10"] == three
     assert {layer.split()[0] for layer in passes} == {
@@ -412,11 +412,28 @@ def test_kernels_rates_follow_from_shapes_and_time(mixed):
     moved = 2 * (8 * 64 * 4) * 2  # in and out, two images
     assert deep["gb_per_second"] == pytest.approx(moved / deep["best_milliseconds"] / 1e6)
     assert deep["stream_share"] == pytest.approx(deep["gb_per_second"] / 10)
+    (back,) = [r for r in mixed["layers"] if "depthwise" in r["layer"] and r["pass"] == "backward"]
+    moved = 3 * (8 * 64 * 4) * 2  # x and dy in, dx out
+    assert back["gb_per_second"] == pytest.approx(moved / back["best_milliseconds"] / 1e6)
+    products = 2 * (8 * 9 * 64) * 2  # of each gradient, in two images
+    assert back["gflops"] == pytest.approx(2 * products / back["best_milliseconds"] / 1e6)
     assert sum(r["share"] for r in mixed["layers"]) == pytest.approx(1)
     assert [r["share"] for r in mixed["layers"]] == sorted(
         (r["share"] for r in mixed["layers"]), reverse=True
     )
     assert sum(g["share"] for g in mixed["groups"]) == pytest.approx(1)
+
+
+def test_depthwise_of_the_pictures_learns_but_wants_no_gradient_of_them(monkeypatch):
+    layer = per_layer.Layer(
+        "Conv2d",
+        tuple(sorted(gl.nn.Conv2d(8, 8, 3, padding=1, groups=8).config().items())),
+        ((8, 6, 6),),
+        (8, 6, 6),
+        True,
+        8 * 9 * 36,
+    )
+    assert [which for which, *_ in per_layer._passes(layer, 2, 0.001)] == ["forward", "backward-weights"]
 
 
 def test_kernels_print_and_count_equal_layers(mixed):

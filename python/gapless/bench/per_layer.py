@@ -3,7 +3,9 @@
 A layer is compiled into a small net of its own, and the plan's timer reads the layer's ops only:
 
 - forward, and backward for the weights: the layer reads the network's input, which wants no gradient;
-- backward for the data: layers that learn stand before it, and its own weights are frozen.
+- backward for the data: layers that learn stand before it, and its own weights are frozen;
+- backward of a depthwise layer: layers that learn stand before it, and it learns too. One sweep makes both
+  gradients there, so either alone would say nothing about training.
 
 So nothing is taken as a difference of two measurements. In a whole net, layers are fused: what BatchNorm
 and activations cost there is what ``gapless bench train --profile`` shows.
@@ -156,12 +158,12 @@ class _Timed(NamedTuple):
     choice: str
 
 
-def _run(layer: Layer, batch: int, alone: bool, seconds: float) -> _Timed:
+def _run(layer: Layer, batch: int, seconds: float, *, alone: bool, frozen: bool = False) -> _Timed:
     import gapless as gl
 
     module, shape = _small_net(layer, alone)
     net = module.net(shape, seed=0)
-    if not alone and layer.kind in ("Conv2d", "Linear"):
+    if frozen:
         net.freeze("probe")
     plan = gl.compile(net, gl.losses.CrossEntropy(), gl.optim.SGD(lr=1e-6), (batch, *shape))
     rng = np.random.default_rng(0)
@@ -183,11 +185,16 @@ def _run(layer: Layer, batch: int, alone: bool, seconds: float) -> _Timed:
 def _passes(layer: Layer, batch: int, seconds: float) -> Iterator[tuple[str, list[float], str]]:
     """Each pass of a layer with its seconds; one that was fused into a neighbour is left out."""
     weighted = layer.kind in ("Conv2d", "Linear")
-    timed = _run(layer, batch, weighted, seconds)
+    timed = _run(layer, batch, seconds, alone=weighted)
     found = [(FORWARD, timed.forward)]
-    if weighted and not layer.first:
-        found.append((DATA, _run(layer, batch, False, seconds).backward))
-    found.append((WEIGHTS if weighted else BACKWARD, timed.backward))
+    if layer.depthwise and not layer.first:
+        found.append((BACKWARD, _run(layer, batch, seconds, alone=False).backward))
+    elif weighted:
+        if not layer.first:
+            found.append((DATA, _run(layer, batch, seconds, alone=False, frozen=True).backward))
+        found.append((WEIGHTS, timed.backward))
+    else:
+        found.append((BACKWARD, timed.backward))
     for which, times in found:
         if max(times) > 0:
             yield which, times, timed.choice
@@ -198,7 +205,7 @@ def _least_bytes(layer: Layer, which: str, batch: int) -> int:
     inside = sum(int(np.prod(shape)) for shape in layer.inputs)
     outside = int(np.prod(layer.output))
     if which == BACKWARD:  # gradients in and out, and what they are computed from
-        again = _BACKWARD_READS.get(layer.kind, "out")
+        again = "in" if layer.depthwise else _BACKWARD_READS.get(layer.kind, "out")
         return (
             4 * batch * (inside + outside + (inside if again == "in" else outside if again == "out" else 0))
         )
@@ -233,7 +240,8 @@ def _row(
     row |= {"gflops": None, "peak_share": None}
     row |= {"gb_per_second": None, "stream_share": None}
     if layer.macs:
-        rate = 2 * layer.macs * batch / seconds
+        gradients = 2 if which == BACKWARD else 1  # in one sweep, each with the products of a forward
+        rate = 2 * layer.macs * gradients * batch / seconds
         row |= {"gflops": rate / 1e9, "peak_share": rate / limits.flops}
     if layer.memory_bound:
         size = _least_bytes(layer, which, batch)
