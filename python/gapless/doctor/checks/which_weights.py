@@ -119,7 +119,7 @@ def _honest(case: Case, val: Outputs, others: dict[str, Outputs]) -> Estimate:
     luck = math.sqrt(d / n) * math.sqrt(2 * math.log(looks))
     low, p = min(e.low - luck, e.points), min(1.0, e.p * looks)
     seen = None
-    if p >= 1e-3:
+    if p >= 1e-3 or low <= 0:
         seen = _on_training(case, max(others, key=lambda k: others[k].accuracy))
     if seen is not None and seen.low > 0:
         # nothing was chosen by training images: a difference that shows there too is not luck
