@@ -556,7 +556,7 @@ def test_the_best_of_a_runs_weights_judges_validation(monkeypatch: pytest.Monkey
     )  # type: ignore[arg-type]
     monkeypatch.setattr(label_noise, "siblings", lambda case: {"raw": None, "last": None})
     rates = {"raw": 0.995, "last": 0.9}
-    monkeypatch.setattr(label_noise, "outputs_of_sibling", lambda c, name, split, at: of(rates[name], name))
+    monkeypatch.setattr(label_noise, "outputs_of_sibling", lambda c, name, at: of(rates[name], name))
     at, p = label_noise.probabilities(case, "val")
     assert np.mean(p.argmax(axis=1) == data.labels[at]) == pytest.approx(0.995, abs=2 / len(val))
 

@@ -497,9 +497,8 @@ def _best(
         return None, None
     most = max(float(right.mean()) for _, right in whole)
     change, right = next(pair for pair in whole if float(pair[1].mean()) >= most - TIE)
-    if (
-        change.kind == "crop"
-    ):  # shows objects at another size, as much else does: what explains as much without stands
+    # a crop shows objects at another size, as much else does: what explains as much without one stands
+    if change.kind == "crop":
         least = float(now.mean()) + ALIKE * (most - float(now.mean()))
         alike = [pair for pair in whole if pair[0].kind != "crop" and float(pair[1].mean()) >= least]
         change, right = max(alike, key=lambda pair: float(pair[1].mean()), default=(change, right))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from .. import checkpoint as checkpoint_file
 from ..errors import CheckpointError
 from .case import Case, Indices
@@ -22,9 +20,9 @@ def siblings(case: Case) -> dict[str, Subject]:
     return found
 
 
-def outputs_of_sibling(case: Case, name: str, split: str, indices: Indices) -> Outputs:
-    """What those weights say of samples of a split; the same samples are scored once."""
-    key = ("sibling", name, split, len(indices))
+def outputs_of_sibling(case: Case, name: str, indices: Indices) -> Outputs:
+    """What those weights say of samples; the same samples are scored once."""
+    key = ("sibling", name, indices.tobytes())
     out: Outputs = case.keep(key, lambda: case.outputs_of(siblings(case)[name], indices, name))
     return out
 
@@ -34,8 +32,8 @@ def _found(case: Case) -> dict[str, Subject]:
     saved, subject = case.saved, case.subject
     if saved is None or saved.path is None or case.data is None or not isinstance(subject, NetSubject):
         return out
-    beside = saved.path.with_name(f"{_BESIDE.get(saved.path.stem, '')}{saved.path.suffix}")
-    if saved.path.stem not in _BESIDE or not Path(beside).exists():
+    beside = saved.path.with_stem(_BESIDE.get(saved.path.stem, saved.path.stem))
+    if beside == saved.path or not beside.exists():
         return out
     try:
         second = checkpoint_file.read(beside)

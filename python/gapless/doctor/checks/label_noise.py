@@ -150,26 +150,41 @@ def probabilities(case: Case, split: str) -> tuple[NDArray[np.int64], Doubles]:
     return pair
 
 
+def _by_features(case: Case) -> Doubles | None:
+    """Class probabilities of validation by the classifier that plain features of training made; None where
+    there is nothing to make it of, or to use it on."""
+
+    def make() -> Doubles | None:
+        data = case.data
+        assert data is not None
+        train, val = features.looked_both(case)
+        x, other = features.standard(case)
+        rows = np.arange(len(x))
+        if len(rows) > MOST:
+            rows = np.sort(np.random.default_rng([case.seed, 1]).permutation(len(rows))[:MOST])
+        if len(rows) < 20 or not len(val.indices):
+            return None
+        labels = data.labels[train.indices[rows]]
+        return classifier.predicted(x[rows], labels, other, data.num_classes, case.seed)
+
+    made: Doubles | None = case.keep("validation by features", make)
+    return made
+
+
 def _of_validation(case: Case) -> tuple[NDArray[np.int64], Doubles]:
     data = case.data
     assert data is not None
-    train, val = features.looked_both(case)
-    x, other = features.standard(case)
-    rows = np.arange(len(x))
-    if len(rows) > MOST:
-        rows = np.sort(np.random.default_rng([case.seed, 1]).permutation(len(rows))[:MOST])
-    labels = data.labels[val.indices]
-    if len(rows) < 20 or not len(labels):
-        return val.indices, np.full((len(labels), data.num_classes), 1 / data.num_classes)
-    p = classifier.predicted(x[rows], data.labels[train.indices[rows]], other, data.num_classes, case.seed)
-    case.keep(("plain probabilities", "val"), lambda: p)
+    indices = features.looked_both(case)[1].indices
+    labels, p = data.labels[indices], _by_features(case)
+    if p is None:
+        return indices, np.full((len(labels), data.num_classes), 1 / data.num_classes)
     best = float(np.mean(p.argmax(axis=1) == labels))
     for out in _of_networks(case):
         q, own = out.probabilities, float(np.mean(out.right))
         if q is not None and len(out) >= len(labels) and own > best:
             at = {ident: i for i, ident in enumerate(out.ids)}
-            p, best = q[[at[data.ids[i]] for i in val.indices]], own
-    return val.indices, p
+            p, best = q[[at[data.ids[i]] for i in indices]], own
+    return indices, p
 
 
 def _more_than_in_training(case: Case) -> float:
@@ -177,13 +192,12 @@ def _more_than_in_training(case: Case) -> float:
     training's. Of each, the half of which it is surer."""
     from scipy.stats import fisher_exact
 
-    data = case.data
+    data, p = case.data, _by_features(case)
     assert data is not None
-    at, q = probabilities(case, "train")
-    val, _ = probabilities(case, "val")
-    p: Doubles | None = case.keep(("plain probabilities", "val"), lambda: None)
     if p is None:
         return 1.0
+    at, q = probabilities(case, "train")
+    val = features.looked_both(case)[1].indices
     table = []
     for scores, labels in ((p, data.labels[val]), (q, data.labels[at])):
         sure = np.argsort(-noise.sureness(scores), kind="stable")[: max(1, len(labels) // 2)]
@@ -200,7 +214,7 @@ def _of_networks(case: Case) -> Iterator[Outputs]:
     yield case.outputs("val")
     if case.data is not None and case.saved is not None:
         for name in siblings(case):
-            yield outputs_of_sibling(case, name, "val", case.data.indices("val"))
+            yield outputs_of_sibling(case, name, case.data.indices("val"))
 
 
 def _listed(case: Case, indices: NDArray[np.int64], p: Doubles) -> tuple[dict[str, Any], list[Picture]]:

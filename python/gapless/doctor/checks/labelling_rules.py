@@ -124,8 +124,8 @@ def _last(case: Case) -> tuple[Outputs, Outputs] | None:
         return None
     train = case.sample("train", MOST)
     return (
-        outputs_of_sibling(case, name, "val", case.data.indices("val")),
-        outputs_of_sibling(case, name, "train", train),
+        outputs_of_sibling(case, name, case.data.indices("val")),
+        outputs_of_sibling(case, name, train),
     )
 
 

@@ -98,7 +98,7 @@ def _others(case: Case) -> dict[str, Outputs]:
     """Validation outputs of the run's other weights."""
     assert case.data is not None
     val = case.data.indices("val")
-    return {name: outputs_of_sibling(case, name, "val", val) for name in siblings(case)}
+    return {name: outputs_of_sibling(case, name, val) for name in siblings(case)}
 
 
 def _honest(case: Case, val: Outputs, others: dict[str, Outputs]) -> Estimate:
@@ -132,7 +132,7 @@ def _on_training(case: Case, other: str) -> Estimate | None:
     if case.data is None or "train outputs" not in case.facts:
         return None
     picked = case.sample("train", MOST, stream=21)
-    mine, theirs = case.outputs("train"), outputs_of_sibling(case, other, "train", picked)
+    mine, theirs = case.outputs("train"), outputs_of_sibling(case, other, picked)
     at = {ident: i for i, ident in enumerate(mine.ids)}
     if not len(picked) or not set(theirs.ids) <= set(at):
         return None
