@@ -7,9 +7,10 @@
 #define GAP_OPS_OPS_H
 
 #include "kernels/fuse.h"
+#include "kernels/stream.h"
 #include "ops/op.h"
 
-#define GAP_PIXEL_CHANNELS 8 /* images of more channels fill a block well enough */
+#define GAP_PIXEL_CHANNELS GAP_BYTE_LANES /* images of more channels fill a block well enough */
 
 /* Who emits: put before every message and kept in the op. */
 typedef struct { const char *name; int id; } gap_origin;
