@@ -4,7 +4,8 @@ size inside the interval, and is silent without it."""
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -16,8 +17,10 @@ from gapless import checkpoint, doctor, nn
 from gapless.doctor import norms, retraining, running, table
 from gapless.doctor.case import Budget, Case
 from gapless.doctor.checks import augmentation_strength, which_weights
+from gapless.doctor.checks import stale_batchnorm as stale_check
 from gapless.doctor.checks.ema_lag import faster
 from gapless.doctor.replay import Mode, replay_of
+from gapless.doctor.statistics import Layer
 from gapless.doctor.stats import Estimate, paired
 from gapless.training import ema
 
@@ -240,6 +243,28 @@ def test_stale_statistics_are_found_with_their_size(tmp_path: Path) -> None:
     assert truth > 0.02
     assert f.low <= truth <= f.high
     assert "running variance" in f.says
+
+
+@pytest.mark.parametrize(
+    ("shift", "times", "stale"), [(0.02, 1.0, False), (0.3, 1.0, True), (0.0, 1.6, True), (0.2, 0.8, False)]
+)
+def test_statistics_are_stale_by_themselves_where_they_are_far_from_the_data(
+    shift: float, times: float, stale: bool
+) -> None:
+    """A real difference in accuracy of two or three points is within chance on some hundred samples: that
+    the statistics are off is not."""
+    rng = np.random.default_rng(0)
+    layer = Layer("bn", 16, 8)
+    for _ in range(30):
+        x = rng.standard_normal((32 * 16, 8))
+        layer.add(32, x.mean(axis=0), x.var(axis=0, ddof=1))
+    weights = {"bn.running_mean": layer.mean + shift, "bn.running_var": layer.variance * times}
+    case = SimpleNamespace(saved=SimpleNamespace(scored=lambda: weights))
+    worst = stale_check._worst(cast(Any, case), cast(Any, SimpleNamespace(layers={"bn": layer})))
+    assert worst is not None
+    assert worst.stale is stale
+    assert (worst.p < 1e-6) is (shift > 0.1 or times != 1.0)
+    assert f"{shift:.2f} standard deviations off, its running variance {times:.2f} times" in worst.says
 
 
 def test_small_batches_are_found_with_their_size(tmp_path: Path) -> None:

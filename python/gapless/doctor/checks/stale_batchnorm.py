@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import NamedTuple
+
 import numpy as np
 
 from ..case import Case
@@ -13,6 +16,9 @@ from ..stats import paired, samples_for_paired
 from ..table import check
 
 __all__ = ["stale_batchnorm"]
+
+FAR = 0.25  # standard deviations, median over a layer's channels, or
+TIMES = 1.5  # the variance: so far off no statistics are that keep up with the weights
 
 
 @check(
@@ -27,19 +33,22 @@ __all__ = ["stale_batchnorm"]
 )
 def stale_batchnorm(case: Case) -> Result:
     """The deployed weights with the statistics of the recorded batches in place of the running ones, on the
-    same validation samples: nothing else differs."""
+    same validation samples: nothing else differs. That statistics are stale is told by themselves where they
+    are far from the data's; validation then tells what it costs."""
     found = gathered(case)
     if found is None:
         return Result.clear("no BatchNorm layer took its batch's statistics in training")
     val, precise = case.outputs("val"), precise_outputs(case)
     e = paired(val.right, precise.right)
     worst = _worst(case, found)
+    if worst is not None and worst.stale and e.points >= 0.02 and e.low > 0:
+        e = e._replace(p=min(e.p, worst.p))
     n = next(iter(found.layers.values())).batches if found.layers else 0
     evidence = {
         "accuracy": val.accuracy,
         "accuracy_precise": precise.accuracy,
         "batches": n,
-        "worst": worst,
+        "worst": worst.says if worst is not None else "",
     }
     says = (
         f"with statistics over {n} batches of training {100 * precise.accuracy:.1f} % of validation are "
@@ -53,7 +62,7 @@ def stale_batchnorm(case: Case) -> Result:
             )
         return Result.clear(says, e, evidence=evidence)
     return Result.found(
-        f"{says}; {worst}",
+        f"{says}; {evidence['worst']}",
         e,
         evidence=evidence,
         remedy=Remedy(
@@ -64,18 +73,33 @@ def stale_batchnorm(case: Case) -> Result:
     )
 
 
-def _worst(case: Case, found: Gathered) -> str:
-    """The layer whose running statistics are farthest off, in words (medians over its channels)."""
+class _Worst(NamedTuple):
+    """The layer whose running statistics are farthest off (medians over its channels)."""
+
+    says: str
+    stale: bool
+    p: float  # of being so far off by chance, counted for every layer
+
+
+def _worst(case: Case, found: Gathered) -> _Worst | None:
     assert case.saved is not None
-    weights, worst, text = case.saved.scored(), -1.0, ""
+    weights, worst, result = case.saved.scored(), -1.0, None
     for name, layer in found.layers.items():
-        shift = np.abs(weights[f"{name}.running_mean"] - layer.mean) / np.sqrt(layer.variance + 1e-12)
+        shift = np.abs(weights[f"{name}.running_mean"] - layer.mean)
         ratio = (weights[f"{name}.running_var"] + 1e-12) / (layer.variance + 1e-12)
-        far, times = float(np.median(shift)), float(np.median(ratio))
-        if max(far, abs(float(np.log(times)))) > worst:
-            worst = max(far, abs(float(np.log(times))))
-            text = (
-                f"{name}'s running mean is {far:.2f} standard deviations off, its running variance "
-                f"{times:.2f} times the data's"
-            )
-    return text
+        far = float(np.median(shift / np.sqrt(layer.variance + 1e-12)))
+        times = float(np.median(ratio))
+        wide = abs(math.log(times))
+        if max(far, wide) <= worst:
+            continue
+        worst = max(far, wide)
+        error = layer.scatter / math.sqrt(layer.batches) + 1e-12  # of the gathered mean
+        images = layer.values / layer.pixels
+        z = max(float(np.median(shift / error)), wide / math.sqrt(2 / images))
+        result = _Worst(
+            f"{name}'s running mean is {far:.2f} standard deviations off, its running variance "
+            f"{times:.2f} times the data's",
+            layer.batches > 1 and (far >= FAR or wide >= math.log(TIMES)),
+            min(1.0, len(found.layers) * math.erfc(z / math.sqrt(2))),
+        )
+    return result
