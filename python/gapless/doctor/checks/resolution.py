@@ -87,6 +87,8 @@ class Sized:
         Share of that half whose answer changes between right and wrong.
     estimate : Estimate or None
         Of what it brings on that half; None where no size is better.
+    prepare : Prepare or None
+        Feeds images of the best size.
     """
 
     base: float
@@ -96,6 +98,7 @@ class Sized:
     after: float = 0.0
     changed: float = 0.0
     estimate: Estimate | None = None
+    prepare: Prepare | None = None
 
 
 def best_size(case: Case) -> Sized | None:
@@ -137,6 +140,7 @@ def _searched_size(case: Case) -> Sized | None:
         float(after.mean()),
         float(np.mean(before != after)),
         paired(before, after),
+        best[2],
     )
 
 
