@@ -91,6 +91,11 @@ class Row:
         return not self.told
 
     @property
+    def small(self) -> bool:
+        """Whether a planted cause costs less in this run than a finding does: by definition it is none."""
+        return any(t.truth is not None and abs(t.truth) < LEAST for t in self.told)
+
+    @property
     def first(self) -> bool:
         """Whether a planted cause is the first finding."""
         return any(t.rank == 1 for t in self.told)
@@ -122,6 +127,9 @@ class Row:
         }
 
 
+#: Points that a finding has at least.
+LEAST = 0.02
+
 #: What is asked: share or number, and whether it is a least or a most.
 BOUNDS = {
     "first": 0.95,
@@ -138,8 +146,9 @@ class Totals:
 
     Attributes
     ----------
-    planted, clean : int
-        Rows of either kind.
+    planted, small, clean : int
+        Rows with causes that a finding can be of; those with one that is too small for that in this run;
+        rows without any.
     first, among_three : int
         Planted rows whose (one) cause is first, and whose causes are all among the first three.
     false_alarms : int
@@ -155,6 +164,7 @@ class Totals:
     """
 
     planted: int
+    small: int
     clean: int
     first: int
     among_three: int
@@ -169,12 +179,13 @@ class Totals:
     @classmethod
     def of(cls, rows: Sequence[Row]) -> Totals:
         """Of all rows."""
-        planted = [r for r in rows if not r.clean]
+        planted = [r for r in rows if not r.clean and not r.small]
         clean = [r for r in rows if r.clean]
-        told = [t for r in planted for t in r.told]
+        told = [t for r in rows for t in r.told]
         falls = [r for r in rows if r.sums is not None]
         return cls(
             planted=len(planted),
+            small=sum(r.small for r in rows),
             clean=len(clean),
             first=sum(r.first for r in planted),
             among_three=sum(r.among_three for r in planted),
@@ -268,6 +279,7 @@ def text(rows: Sequence[Row], *, body: bool = True) -> str:
     out += [
         f"planted cause first:           {share(t.first, t.planted)}; asked: 95 %",
         f"all planted among first three: {share(t.among_three, t.planted)}; asked: 100 %",
+        f"of under 2 points, so none:    {t.small} (not among these)",
         f"false alarms in clean runs:    {share(t.false_alarms, t.clean)}; asked: at most 1 in 20",
         f"true size inside the interval: {share(t.covered, t.found)}; asked: 90 %",
         f"waterfall sums to the gap:     {share(t.sums, t.falls)}; asked: all",

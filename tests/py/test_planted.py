@@ -240,8 +240,17 @@ def test_totals_count() -> None:
     assert (t.found, t.covered) == (3, 2)
     assert (t.clean, t.false_alarms) == (2, 1)
     assert (t.falls, t.sums, t.broken) == (4, 4, 0)
+    assert t.small == 0
     for r in rows:
         assert r.name in line(r)
+
+
+def test_what_is_too_small_to_be_a_finding_is_counted_apart() -> None:
+    t = Totals.of([row(), row(rank=None, truth=-0.014), row(rank=None, truth=0.02)])
+    assert (t.planted, t.small, t.first) == (2, 1, 1)
+    assert "of under 2 points, so none:    1" in text([row(rank=None, truth=0.01)])
+    wrong = row(truth=0.01)  # found all the same, and its interval does not hold the truth
+    assert (Totals.of([wrong]).found, Totals.of([wrong]).covered) == (1, 0)
 
 
 def test_every_bound_can_be_missed() -> None:
