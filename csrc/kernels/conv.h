@@ -97,6 +97,10 @@ typedef struct {
     void (*cols)(const gap_conv_cols *c);
     void (*group_rows)(const gap_conv_group_rows *r);
     void (*group_cols)(const gap_conv_group_cols *c);
+    /* For products of halves (ops/conv_strassen.h), over `pixels` vectors: s0 = a2 + a3, s1 = s0 - a0, s2 = a0 - a2, s3 = a1 - s1. */
+    void (*halves)(int64_t pixels, const float *const a[4], float *const s[4]);
+    /* y = start + t, or start + (t + x); x may be NULL, bias is (16). */
+    void (*join)(int64_t pixels, float *y, gap_conv_start start, const float *bias, const float *t, const float *x);
     /* out[lane] += sum over pixels of x[p*16 + lane]: four chains (p mod 4), added as (0+1) + (2+3). */
     void (*channel_sum)(float out[16], const float *x, int64_t pixels);
     int wide; /* output blocks of `rows` that share one reading of the input; callers keep that many panels in cache */

@@ -11,7 +11,8 @@
 
 typedef enum { METHOD_DIRECT, METHOD_WINOGRAD, METHOD_DEPTHWISE, METHOD_POINTWISE, METHOD_BLAS } conv_method;
 
-/* attr->plan[]: what prepare settled. PLAN_TILE: outputs of a Winograd tile's side. */
+/* attr->plan[]: what prepare settled. PLAN_TILE: outputs of a Winograd tile's side; of a pointwise one, whether Strassen's
+ * method is allowed. */
 enum { PLAN_METHOD, PLAN_TILE, PLAN_SLOTS, PLAN_TRAINING, PLAN_GATE_SUMS /* in workspace, units of GAP_ALIGN */ };
 
 bool gap_conv_reads_pixels(const gap_op *op) {
@@ -45,7 +46,10 @@ static conv_method choose(const gap_op *op, const gap_op_env *env, int *tile) {
     gap_wino_tile which = GAP_WINO_NONE;
     if (env->kernels->blas != NULL) return METHOD_BLAS;
     if (gap_depthwise_fits(op)) return METHOD_DEPTHWISE;
-    if (gap_pointwise_fits(op)) return METHOD_POINTWISE;
+    if (gap_pointwise_fits(op)) {
+        *tile = env->precision == GAP_PRECISION_FAST;
+        return METHOD_POINTWISE;
+    }
     if (!gap_wino_fits(op, env->precision, &which)) return METHOD_DIRECT;
     *tile = (int)which;
     return METHOD_WINOGRAD;
@@ -96,8 +100,9 @@ static void set_up(conv_setup *s, const gap_op *op, int64_t capacity) {
         forward = gap_depthwise_derived_bytes(&s->depthwise); /* of both directions */
         break;
     case METHOD_POINTWISE:
-        gap_pointwise_plan(&s->pointwise, op, capacity);
-        forward = gap_pointwise_derived_bytes(&s->pointwise); /* likewise */
+        gap_pointwise_plan(&s->pointwise, op, capacity, planned(op, PLAN_TILE));
+        forward = gap_pointwise_derived_bytes(&s->pointwise);
+        if (back) backward = gap_pointwise_derived_back_bytes(&s->pointwise);
         break;
     case METHOD_WINOGRAD:
         gap_wino_plan(&s->wino, op, false, planned(op, PLAN_TILE), capacity);
@@ -187,6 +192,7 @@ static gap_status derive_forward(const conv_setup *s, const gap_op *op, const ga
 static gap_status derive_back(const conv_setup *s, const gap_op *op, const gap_op_ctx *ctx) {
     unsigned char *derived = ctx->derived_back;
     if (s->method == METHOD_WINOGRAD) return gap_wino_derive(&s->wino_back, ctx->weight[0], NULL, derived, ctx);
+    if (s->method == METHOD_POINTWISE) return gap_pointwise_derive_back(&s->pointwise, ctx->weight[0], derived);
     conv_derived d = gap_conv_sections(&s->direct, 0);
     gap_conv_derive_lists(&s->direct, &d, derived);
     if (!wants_backward(op)) return GAP_OK;
@@ -349,7 +355,7 @@ static gap_status backward(const gap_op *op, const gap_op_ctx *ctx) {
     }
     switch (s.method) {
     case METHOD_DEPTHWISE: GAP_TRY(gap_depthwise_back(&s.depthwise, ctx, ctx->derived, &x, &dy, dx, ctx->dweight[0], ctx->dweight_add, s.slots)); break;
-    case METHOD_POINTWISE: GAP_TRY(gap_pointwise_back(&s.pointwise, ctx, ctx->derived, &x, &dy, dx, ctx->dweight[0], ctx->dweight_add, s.slots)); break;
+    case METHOD_POINTWISE: GAP_TRY(gap_pointwise_back(&s.pointwise, ctx, ctx->derived_back, &x, &dy, dx, ctx->dweight[0], ctx->dweight_add, s.slots)); break;
     case METHOD_WINOGRAD: GAP_TRY(backward_winograd(&s, ctx, &x, &dy, dx)); break;
     case METHOD_DIRECT: GAP_TRY(backward_direct(&s, ctx, &x, &dy, dx)); break;
     case METHOD_BLAS: break;

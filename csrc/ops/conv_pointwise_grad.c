@@ -4,6 +4,7 @@
 #include "kernels/conv.h"
 #include "kernels/stream.h"
 #include "ops/conv_pointwise.h"
+#include "ops/conv_strassen.h"
 #include "ops/scratch.h"
 
 #define SLICE ((int64_t)2 << 20) /* bytes of weights and partial sums that a unit works on: they pass by segment after segment */
@@ -14,7 +15,7 @@ typedef struct {
     const gap_kernels *k;
     gap_pointwise_side x, dy;
     gap_pointwise_goal dx;        /* s NULL: not wanted */
-    const float *w;               /* (in block, out block, 16 out, 16 in) */
+    const float *w;               /* packed for the input gradient */
     float *parts;                 /* (chunks, in block, out block, 16 in, 16 out) */
     float *dw;                    /* (OC, C) */
     bool dw_add;
@@ -25,9 +26,14 @@ typedef struct {
 static int64_t part_floats(const gap_pointwise *p) { return p->in_blocks * p->out_blocks * 256; }
 static size_t parts_bytes(const gap_pointwise *p) { return gap_scratch_round((size_t)(p->chunks * part_floats(p)) * sizeof(float)); }
 static int64_t dy_floats(const gap_pointwise *p) { return gap_pointwise_scratch(0, p->group * p->images * p->tile); }
-static size_t unit_bytes(const gap_pointwise *p) {
-    return (size_t)(dy_floats(p) + gap_pointwise_scratch(p->in_w, p->wide * p->images * p->segment)) * sizeof(float);
+static int64_t x_floats(const gap_pointwise *p) { return gap_pointwise_scratch(p->in_w, p->wide * p->images * p->segment); }
+/* Output blocks that go together into the input gradient. */
+static int64_t together(const gap_pointwise *p) { return p->fast_back ? gap_strassen_group(p->out_blocks) : p->group; }
+static int64_t sums_floats(const gap_pointwise *p) {
+    const gap_pointwise_goal g = gap_pointwise_backward(p, NULL);
+    return gap_pointwise_sums_floats(&g, together(p), p->images, p->tile);
 }
+static size_t unit_bytes(const gap_pointwise *p) { return (size_t)(dy_floats(p) + x_floats(p) + sums_floats(p)) * sizeof(float); }
 size_t gap_pointwise_grad_bytes(const gap_pointwise *p, int slots) { return parts_bytes(p) + gap_scratch_round(unit_bytes(p)) * (size_t)slots; }
 
 /* Of a chunk's pass over its images: where it is. The tile's pixels are those of box; b0 and b1, o0 and o1 bound the unit. */
@@ -86,6 +92,24 @@ static void add_products(const back_job *job, const place *at, int64_t b0, int64
     }
 }
 
+/* What output blocks [o, end) of the tile, loaded at d, give input blocks [b0, b1). */
+static void add_inputs(const back_job *job, const place *at, int64_t b0, int64_t b1, int64_t o, int64_t end, const gap_pointwise_view *d, float *scratch) {
+    const gap_pointwise *p = job->p;
+    for (int64_t from = o, next; from < end; from = next) {
+        next = gap_min64(end, from + together(p));
+        gap_pointwise_product m = {.a = *d, .from = from, .blocks = next - from, .in_blocks = p->out_blocks,
+                                   .last = next == p->out_blocks ? p->out_c - (next - 1) * 16 : 16, .band = at->band, .w = job->w,
+                                   .first = from == 0, .final = next == p->out_blocks, .sums = scratch};
+        gap_pointwise_box to = at->box;
+        m.a.at += (from - o) * d->block;
+        if (p->fast_back) gap_pointwise_sums(job->k, &job->dx, &to, &m);
+        for (to.b0 = b0; to.b0 < b1; to.b0 = to.b1) {
+            to.b1 = to.b0 + gap_pointwise_step(&job->dx, to.b0, b1, p->wide);
+            gap_pointwise_multiply(job->k, &job->dx, &to, &m);
+        }
+    }
+}
+
 static void back_tile(const back_job *job, const place *at, float *scratch, float *part) {
     const gap_pointwise *p = job->p;
     place after = *at;
@@ -95,16 +119,18 @@ static void back_tile(const back_job *job, const place *at, float *scratch, floa
         next = gap_min64(at->o1, o + p->group);
         from.b0 = o, from.b1 = next;
         const gap_pointwise_view d = gap_pointwise_load(job->k->stream, &job->dy, &from, scratch);
-        gap_pointwise_product m = {.a = d, .blocks = next - o, .last = next == p->out_blocks ? p->out_c - (next - 1) * 16 : 16,
-                                   .w_oc = p->out_blocks * 256, .band = at->band, .first = o == 0, .final = next == p->out_blocks};
-        gap_pointwise_box to = at->box;
-        for (to.b0 = at->b0; to.b0 < at->b1; to.b0 = to.b1) {
-            to.b1 = gap_min64(at->b1, to.b0 + p->wide);
-            add_products(job, at, to.b0, to.b1, o, next, &d, scratch + dy_floats(p), part, more ? &after : NULL);
-            m.w = job->w + to.b0 * m.w_oc + o * 256;
-            if (job->dx.s) gap_pointwise_multiply(job->k, &job->dx, &to, &m);
+        for (int64_t b = at->b0, end; b < at->b1; b = end) {
+            end = gap_min64(at->b1, b + p->wide);
+            add_products(job, at, b, end, o, next, &d, scratch + dy_floats(p), part, more ? &after : NULL);
+            if (job->dx.s && !p->fast_back) add_inputs(job, at, b, end, o, next, &d, NULL); /* the input's blocks are in the cache */
         }
+        if (job->dx.s && p->fast_back) add_inputs(job, at, at->b0, at->b1, o, next, &d, scratch + dy_floats(p) + x_floats(p));
     }
+}
+
+/* Where part k of the input's blocks begins. */
+static int64_t first_input(const back_job *job, int64_t k) {
+    return job->dx.s ? gap_pointwise_cut(&job->dx, k, job->b_parts) : job->p->in_blocks * k / job->b_parts;
 }
 
 static void back_unit(void *arg, int64_t unit, int thread) {
@@ -113,7 +139,7 @@ static void back_unit(void *arg, int64_t unit, int thread) {
     const int64_t o = unit % job->o_parts, b = unit / job->o_parts % job->b_parts;
     const int chunk = (int)(unit / job->o_parts / job->b_parts);
     float *part = job->parts + chunk * part_floats(p);
-    place at = {.b0 = p->in_blocks * b / job->b_parts, .b1 = p->in_blocks * (b + 1) / job->b_parts,
+    place at = {.b0 = first_input(job, b), .b1 = first_input(job, b + 1),
                 .o0 = p->out_blocks * o / job->o_parts, .o1 = p->out_blocks * (o + 1) / job->o_parts};
     int64_t begin;
     int slot;
@@ -155,7 +181,7 @@ static void sum_block(void *arg, int64_t o, int thread) {
  * read for the weights alone, across output blocks too. False: too few units for the threads. */
 static bool cut_units(back_job *job) {
     const gap_pointwise *p = job->p;
-    const int64_t most = gap_ceil_div(p->in_blocks, p->wide), want = UNITS_PER_THREAD * gap_threads_get();
+    const int64_t most = p->fast_back ? p->in_blocks / STRASSEN_WIDE : gap_ceil_div(p->in_blocks, p->wide), want = UNITS_PER_THREAD * gap_threads_get();
     job->b_parts = gap_min64(most, gap_ceil_div(2 * part_floats(p) * 4, SLICE));
     if (p->chunks * job->b_parts < want) job->b_parts = gap_min64(most, gap_ceil_div(want, p->chunks));
     job->o_parts = 1;
@@ -170,13 +196,13 @@ static gap_status back_weights(back_job *job) {
     return st != GAP_OK ? st : gap_parallel_sized(p->out_blocks, sum_block, job, gap_ns_of_floats((p->chunks + 2) * part_floats(p)));
 }
 
-gap_status gap_pointwise_back(const gap_pointwise *p, const gap_op_ctx *ctx, const void *derived, const gap_source *x, const gap_source *dy,
+gap_status gap_pointwise_back(const gap_pointwise *p, const gap_op_ctx *ctx, const void *derived_back, const gap_source *x, const gap_source *dy,
                               const gap_sink *dx, float *dw, bool dw_add, int slots) {
     gap_status st = GAP_OK;
     bool apart = dw == NULL;
     if (dw != NULL) {
         back_job job = {.p = p, .k = ctx->kernels, .x = gap_pointwise_input(p, x), .dy = gap_pointwise_output(p, dy),
-                        .dx = gap_pointwise_backward(p, dx), .w = gap_pointwise_back_weights(p, derived), .parts = ctx->workspace, .dw = dw,
+                        .dx = gap_pointwise_backward(p, dx), .w = derived_back, .parts = ctx->workspace, .dw = dw,
                         .dw_add = dw_add, .n = ctx->n, .capacity = ctx->capacity};
         apart = !cut_units(&job);
         if (apart) job.dx.s = NULL, cut_units(&job);
@@ -186,7 +212,7 @@ gap_status gap_pointwise_back(const gap_pointwise *p, const gap_op_ctx *ctx, con
     if (dx != NULL && apart) {
         const gap_pointwise_side side = gap_pointwise_output(p, dy);
         const gap_pointwise_goal goal = gap_pointwise_backward(p, dx);
-        GAP_TRY(gap_pointwise_all(ctx, &side, &goal, p->out_c, gap_pointwise_back_weights(p, derived), NULL, slots));
+        GAP_TRY(gap_pointwise_all(ctx, &side, &goal, p->out_c, derived_back, NULL, slots));
     }
 done:
     return st;

@@ -1,0 +1,147 @@
+#include "ops/conv_strassen.h"
+
+#include "core/shape.h"
+
+#define PAIR 512 /* floats: tiles of two output blocks that one input block has */
+
+bool gap_strassen_pays(int64_t in_blocks, int64_t out_blocks, int64_t pixels) {
+    const int64_t least = pixels >= 128 ? 8 : 24; /* measured: short halves want long chains and many results */
+    return in_blocks % 2 == 0 && in_blocks >= least && out_blocks >= least && pixels >= 32;
+}
+
+int64_t gap_strassen_group(int64_t in_blocks) {
+    const int64_t pairs = in_blocks / 2;
+    return 2 * gap_ceil_div(pairs, gap_ceil_div(2 * pairs, STRASSEN_BLOCKS));
+}
+
+/* ---- weights: (matrix, out of two, pair of input blocks, 256) ---- */
+
+/* In the order of their use. T4: B21 - T2, T2: B22 - T1, T3: B22 - B12. */
+typedef enum { B11, B21, T2, T1, B22, T3, T4, MATRICES } matrix;
+
+int64_t gap_strassen_weights(int64_t in_blocks) { return MATRICES * in_blocks / 2 * PAIR; }
+
+int64_t gap_strassen_slot(int64_t in_blocks, int64_t in, int64_t out) {
+    static const matrix first[2][2] = {{B11, T1}, {B21, B22}}; /* by odd, right; B12 stands where T1 will */
+    const int64_t pairs = in_blocks / 2;
+    return ((first[in % 2][out / 2] * 2 + out % 2) * pairs + in / 2) * 256;
+}
+
+void gap_strassen_pack(int64_t in_blocks, float *to) {
+    const int64_t n = in_blocks / 2 * PAIR;
+    for (int64_t k = 0; k < n; k++) {
+        const float b11 = to[B11 * n + k], b12 = to[T1 * n + k], b21 = to[B21 * n + k], b22 = to[B22 * n + k];
+        const float t1 = b12 - b11, t2 = b22 - t1;
+        to[T1 * n + k] = t1, to[T2 * n + k] = t2, to[T3 * n + k] = b22 - b12, to[T4 * n + k] = b21 - t2;
+    }
+}
+
+/* ---- where halves lie: of each image the lower half of its pixels, the last one too of an odd number, and the upper half ---- */
+
+typedef enum { S1, S2, S3, S4, SUMS } sum;
+
+static int64_t half_of(int64_t pixels) { return gap_ceil_div(pixels, 2); }
+
+int64_t gap_strassen_scratch(int64_t blocks, int64_t images, int64_t pixels) { return (SUMS * blocks / 2 + 4) * images * half_of(pixels) * 16; }
+
+/* In the scratch: the sums, (sum, pair of blocks, image, half, 16), t and x, (2 blocks, image, half, 16). */
+static int64_t plane_of(const gap_conv_rows *r) { return r->rows * half_of(r->pixels) * 16; }
+static float *sum_of(const gap_strassen *s, const gap_conv_rows *r, sum which) { return s->scratch + which * r->blocks / 2 * plane_of(r); }
+static float *t_of(const gap_strassen *s, const gap_conv_rows *r) { return sum_of(s, r, SUMS); }
+static float *x_of(const gap_strassen *s, const gap_conv_rows *r) { return t_of(s, r) + 2 * plane_of(r); }
+
+/* A quarter of a matrix: half of the pixels; odd input blocks, or the right two output blocks. */
+typedef struct { bool upper, second; } quarter;
+static const quarter lower_first = {false, false}, lower_second = {false, true}, upper_first = {true, false}, upper_second = {true, true};
+
+static int64_t input_at(const gap_conv_rows *r, quarter of) { return of.second * r->a_block + (of.upper ? r->pixels / 2 * 16 : 0); }
+/* Results of the upper half begin behind the lower one. */
+static float *output_at(const gap_conv_rows *r, quarter of) { return r->y + 2 * of.second * r->y_oc + (of.upper ? half_of(r->pixels) * 16 : 0); }
+static const float *bias_at(const gap_conv_rows *r, quarter of) { return r->bias ? r->bias + of.second * 32 : NULL; }
+static int64_t skipped(const gap_conv_rows *r, quarter of) { return of.upper ? r->pixels % 2 : 0; }
+
+/* ---- sums ---- */
+
+void gap_strassen_sums(const gap_strassen *s, const gap_conv_rows *r) {
+    const int64_t half = half_of(r->pixels), lower = input_at(r, lower_second), upper = input_at(r, upper_first);
+    for (int64_t pair = 0; pair < r->blocks / 2; pair++)
+        for (int64_t image = 0; image < r->rows; image++) {
+            const float *from = r->a + 2 * pair * r->a_block + image * r->a_row;
+            const int64_t to = pair * plane_of(r) + image * half * 16;
+            const float *const a[4] = {from, from + lower, from + upper, from + lower + upper};
+            float *const sums[4] = {sum_of(s, r, S1) + to, sum_of(s, r, S2) + to, sum_of(s, r, S3) + to, sum_of(s, r, S4) + to};
+            s->k->halves(half, a, sums);
+        }
+}
+
+/* ---- products ---- */
+
+/* What the kernel fetches on the way: that quarter of what r->ahead speaks of; */
+static gap_conv_ahead input_ahead(const gap_conv_rows *r, quarter of) {
+    gap_conv_ahead a = r->ahead;
+    for (int j = 0; j < 2; j++) a.at[j] += of.second * a.block + (of.upper ? r->pixels / 2 * 16 : 0);
+    a.block *= 2, a.blocks /= 2;
+    return a;
+}
+/* or a quarter of the output that nothing has touched; */
+static gap_conv_ahead output_ahead(const gap_conv_rows *r, quarter of) {
+    const float *y = output_at(r, of);
+    return (gap_conv_ahead){{y, y + r->y_oc}, r->y_row, 0, r->blocks / 2};
+}
+/* or the next product's weights, which stand behind these: a line beside each pixel. */
+static gap_conv_ahead weights_ahead(const gap_conv_rows *part, int64_t pairs) {
+    const float *next = part->w + 2 * pairs * 256;
+    return (gap_conv_ahead){{next, next + pairs * 256}, 0, 256, part->blocks};
+}
+
+/* A quarter of the input (of NULL: a sum) by b. */
+static gap_conv_rows product_of(const gap_strassen *s, const gap_conv_rows *r, matrix b, const quarter *of, sum which) {
+    const int64_t pairs = s->in_blocks / 2;
+    gap_conv_rows part = *r;
+    part.blocks = r->blocks / 2, part.kc_last = 16, part.oc_blocks = 2, part.half = false, part.pixels = half_of(r->pixels);
+    part.w = r->w + (b * 2 * pairs + s->first / 2) * 256, part.w_oc = pairs * 256;
+    if (of) part.a = r->a + input_at(r, *of), part.a_block = 2 * r->a_block;
+    else part.a = sum_of(s, r, which), part.a_block = plane_of(r), part.a_row = part.pixels * 16;
+    if (of && r->ahead.blocks == r->blocks) part.ahead = input_ahead(r, *of);
+    else part.ahead = weights_ahead(&part, pairs);
+    return part;
+}
+
+static void to_array(const gap_strassen *s, gap_conv_rows part, float *array, gap_conv_start start) {
+    part.y = array, part.y_oc = part.rows * part.pixels * 16, part.y_row = part.pixels * 16, part.start = start;
+    s->k->rows(&part);
+}
+
+static void to_output(const gap_strassen *s, const gap_conv_rows *r, gap_conv_rows part, quarter of) {
+    const int64_t skip = skipped(r, of);
+    part.y = output_at(r, of), part.bias = bias_at(r, of), part.pixels -= skip, part.a += skip * 16;
+    if (part.pixels > 0) s->k->rows(&part);
+}
+
+/* That quarter of the output: start + t, or start + (t + x). */
+static void join(const gap_strassen *s, const gap_conv_rows *r, quarter of, gap_conv_start start, const float *t, const float *x) {
+    const int64_t half = half_of(r->pixels), skip = skipped(r, of);
+    const float *bias = bias_at(r, of);
+    for (int64_t b = 0; b < 2; b++)
+        for (int64_t image = 0; image < r->rows; image++) {
+            const int64_t from = b * plane_of(r) + (image * half + skip) * 16;
+            s->k->join(half - skip, output_at(r, of) + b * r->y_oc + image * r->y_row, start, bias ? bias + b * 16 : NULL, t + from, x ? x + from : NULL);
+        }
+}
+
+void gap_strassen_rows(const gap_strassen *s, const gap_conv_rows *r) {
+    float *const t = t_of(s, r), *const x = x_of(s, r);
+    to_array(s, product_of(s, r, B11, &lower_first, SUMS), t, GAP_CONV_ZERO);
+    to_output(s, r, product_of(s, r, B21, &lower_second, SUMS), lower_first);
+    join(s, r, lower_first, GAP_CONV_KEEP, t, NULL);
+    to_array(s, product_of(s, r, T2, NULL, S2), t, GAP_CONV_KEEP);
+    to_array(s, product_of(s, r, T1, NULL, S1), x, GAP_CONV_ZERO);
+    to_output(s, r, product_of(s, r, B22, NULL, S4), lower_second);
+    join(s, r, lower_second, GAP_CONV_KEEP, t, x);
+    gap_conv_rows third = product_of(s, r, T3, NULL, S3);
+    third.ahead = output_ahead(r, upper_second);
+    to_array(s, third, t, GAP_CONV_KEEP);
+    to_output(s, r, product_of(s, r, T4, &upper_second, SUMS), upper_first);
+    join(s, r, upper_second, r->start, t, x);
+    join(s, r, upper_first, GAP_CONV_KEEP, t, NULL);
+}
