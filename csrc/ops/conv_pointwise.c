@@ -37,6 +37,16 @@ static void plan_tile(gap_pointwise *p, int64_t band) {
     p->group = gap_min64(p->out_blocks, gap_max64(fits, whole));
 }
 
+/* Weight gradients by halves: whole pairs and fours of blocks, and an even number of pixels wherever they are cut. */
+static bool fits_grad(const gap_pointwise *p, int64_t band) {
+    return p->images == 1 && p->out_h * p->out_w >= POINTWISE_SEGMENT && p->out_h * p->out_w % 2 == 0 && band % 2 == 0 &&
+           p->in_blocks % 2 == 0 && p->out_blocks % STRASSEN_WIDE == 0 && p->group % STRASSEN_WIDE == 0;
+}
+
+int64_t gap_pointwise_part_floats(const gap_pointwise *p) {
+    return p->fast_grad ? p->in_blocks / 2 * (p->out_blocks / STRASSEN_WIDE) * STRASSEN_PARTS : p->in_blocks * p->out_blocks * 256;
+}
+
 void gap_pointwise_plan(gap_pointwise *p, const gap_op *op, int64_t capacity, bool strassen) {
     const gap_conv_attr *a = GAP_ATTR_CONST(op, gap_conv_attr);
     const gap_desc *x = &op->in_desc[0], *y = &op->out_desc[0];
@@ -51,9 +61,9 @@ void gap_pointwise_plan(gap_pointwise *p, const gap_op *op, int64_t capacity, bo
     p->wide = p->out_h * p->out_w <= 6 ? 4 : 2;
     p->fast_ahead = strassen && gap_strassen_pays(p->in_blocks, p->out_blocks, p->out_h * p->out_w);
     p->fast_back = strassen && p->stride[0] * p->stride[1] == 1 && gap_strassen_pays(p->out_blocks, p->in_blocks, p->out_h * p->out_w);
-    const int64_t segments = gap_ceil_div(capacity, p->images);
-    p->chunks = gap_reduce_chunks(segments, (size_t)(p->in_blocks * p->out_blocks) * 1024);
     plan_tile(p, band);
+    p->fast_grad = p->fast_back && fits_grad(p, band);
+    p->chunks = gap_reduce_chunks(gap_ceil_div(capacity, p->images), (size_t)(p->in_blocks * p->out_blocks) * 1024); /* of what the sums become */
 }
 
 /* ---- weights ---- */
@@ -95,6 +105,14 @@ static void pack_tile(const derive_job *job, int64_t from, int64_t b, float *to)
     }
 }
 
+static void pack_four(const derive_job *job, int64_t b, float *to) {
+    float tiles[2 * STRASSEN_WIDE * 256]; /* (2 from, 4 b, 16, 16) */
+    for (int64_t pair = 0; pair < job->from_blocks / 2; pair++) {
+        for (int64_t k = 0; k < 2 * STRASSEN_WIDE; k++) pack_tile(job, 2 * pair + k / STRASSEN_WIDE, b + k % STRASSEN_WIDE, tiles + k * 256);
+        gap_strassen_pack(job->from_blocks, pair, tiles, to);
+    }
+}
+
 /* What is packed together: four blocks, or one. */
 static void derive_unit(void *arg, int64_t unit, int thread) {
     (void)thread;
@@ -102,14 +120,11 @@ static void derive_unit(void *arg, int64_t unit, int thread) {
     const int64_t fours = job->fast ? job->blocks / STRASSEN_WIDE : 0, four = unit < fours;
     const int64_t b = four ? unit * STRASSEN_WIDE : unit - fours + fours * STRASSEN_WIDE;
     float *to = job->to + weights_at(job->fast, job->from_blocks, job->blocks, b);
-    for (int64_t l = 0; l < (four ? STRASSEN_WIDE : 1); l++) {
-        for (int64_t from = 0; from < job->from_blocks; from++)
-            pack_tile(job, from, b + l, to + (four ? gap_strassen_slot(job->from_blocks, from, l) : from * 256));
-        if (job->back) continue;
-        float *bias = job->to + bias_at(job->p) + (b + l) * 16;
-        for (int64_t k = 0; k < 16; k++) bias[k] = job->bias && (b + l) * 16 + k < job->p->out_c ? job->bias[(b + l) * 16 + k] : 0.0f;
-    }
-    if (four) gap_strassen_pack(job->from_blocks, to);
+    if (four) pack_four(job, b, to);
+    for (int64_t from = 0; !four && from < job->from_blocks; from++) pack_tile(job, from, b, to + from * 256);
+    if (job->back) return;
+    float *bias = job->to + bias_at(job->p);
+    for (int64_t k = b * 16; k < (b + (four ? STRASSEN_WIDE : 1)) * 16; k++) bias[k] = job->bias && k < job->p->out_c ? job->bias[k] : 0.0f;
 }
 
 static gap_status derive(derive_job *job) {

@@ -11,7 +11,7 @@
  * blocks are added so, in steps as conv_strassen.h has them, over spans of the goal's pieces. A weight gradient: a chain over the
  * output pixels of a segment, segments added in order within a chunk of images, chunks added in order. Segments: whole images
  * as long as they make at most POINTWISE_SEGMENT pixels; else equal parts, about as long, of a piece of the input's plane
- * (source.h). Chunks: as gap_reduce_chunks, but none shorter than a segment.
+ * (source.h); by Strassen's method the spans of such pieces, halved, and its sums are combined behind the last chunk. Chunks: as gap_reduce_chunks, but none shorter than a segment.
  */
 #ifndef GAP_OPS_CONV_POINTWISE_H
 #define GAP_OPS_CONV_POINTWISE_H
@@ -31,7 +31,7 @@ typedef struct {
     int64_t segment;              /* pixels of an image's part of a segment */
     int64_t tile, group;          /* of the output's gradient in scratch: pixels of an image, blocks */
     int64_t wide;                 /* blocks of a product that share one reading of its input */
-    bool fast_ahead, fast_back;   /* by Strassen's method: forward, and the input gradient */
+    bool fast_ahead, fast_back, fast_grad; /* by Strassen's method: forward, and the gradients of input and weights */
     int chunks;
 } gap_pointwise;
 
@@ -115,5 +115,6 @@ void gap_pointwise_multiply(const gap_kernels *k, const gap_pointwise_goal *g, c
 GAP_MUST_USE gap_status gap_pointwise_all(const gap_op_ctx *ctx, const gap_pointwise_side *in, const gap_pointwise_goal *goal, int64_t in_c,
                                           const float *w, const float *bias, int slots);
 size_t gap_pointwise_grad_bytes(const gap_pointwise *p, int slots);
+int64_t gap_pointwise_part_floats(const gap_pointwise *p); /* partial sums of a chunk */
 
 #endif

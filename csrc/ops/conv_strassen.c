@@ -21,18 +21,17 @@ typedef enum { B11, B21, T2, T1, B22, T3, T4, MATRICES } matrix;
 
 int64_t gap_strassen_weights(int64_t in_blocks) { return MATRICES * in_blocks / 2 * PAIR; }
 
-int64_t gap_strassen_slot(int64_t in_blocks, int64_t in, int64_t out) {
-    static const matrix first[2][2] = {{B11, T1}, {B21, B22}}; /* by odd, right; B12 stands where T1 will */
+void gap_strassen_pack(int64_t in_blocks, int64_t pair, const float *tiles, float *to) {
     const int64_t pairs = in_blocks / 2;
-    return ((first[in % 2][out / 2] * 2 + out % 2) * pairs + in / 2) * 256;
-}
-
-void gap_strassen_pack(int64_t in_blocks, float *to) {
-    const int64_t n = in_blocks / 2 * PAIR;
-    for (int64_t k = 0; k < n; k++) {
-        const float b11 = to[B11 * n + k], b12 = to[T1 * n + k], b21 = to[B21 * n + k], b22 = to[B22 * n + k];
-        const float t1 = b12 - b11, t2 = b22 - t1;
-        to[T1 * n + k] = t1, to[T2 * n + k] = t2, to[T3 * n + k] = b22 - b12, to[T4 * n + k] = b21 - t2;
+    for (int64_t l = 0; l < 2; l++) {
+        const float *left = tiles + l * 256, *right = left + 512;
+        float *at = to + (l * pairs + pair) * 256;
+        for (int64_t k = 0; k < 256; k++) {
+            const float b11 = left[k], b12 = right[k], b21 = left[1024 + k], b22 = right[1024 + k], t1 = b12 - b11, t2 = b22 - t1;
+            float *one = at + k;
+            one[B11 * pairs * PAIR] = b11, one[B21 * pairs * PAIR] = b21, one[T2 * pairs * PAIR] = t2, one[T1 * pairs * PAIR] = t1;
+            one[B22 * pairs * PAIR] = b22, one[T3 * pairs * PAIR] = b22 - b12, one[T4 * pairs * PAIR] = b21 - t2;
+        }
     }
 }
 
@@ -144,4 +143,68 @@ void gap_strassen_rows(const gap_strassen *s, const gap_conv_rows *r) {
     to_output(s, r, product_of(s, r, T4, &upper_second, SUMS), upper_first);
     join(s, r, upper_second, r->start, t, x);
     join(s, r, upper_first, GAP_CONV_KEEP, t, NULL);
+}
+
+/* ---- weight gradients ---- */
+
+void gap_strassen_input_sums(const gap_conv_kernels *k, const float *x, int64_t block, int64_t pixels, float *sums) {
+    const int64_t half = pixels / 2 * 16;
+    const float *const a[4] = {x, x + half, x + block, x + block + half};
+    float *const s[4] = {sums, sums + half, sums + 2 * half, sums + 3 * half};
+    k->halves(pixels / 2, a, s);
+}
+
+void gap_strassen_gradient_sums(const gap_conv_kernels *k, const float *d, int64_t block, int64_t pixels, float *sums) {
+    const int64_t half = pixels / 2 * 16;
+    for (int64_t l = 0; l < 2; l++) {
+        const float *left = d + l * block, *right = left + 2 * block;
+        const float *const b[4] = {left, right, left + half, right + half};
+        float *const t[4] = {sums + l * half, sums + (2 + l) * half, sums + (4 + l) * half, sums + (6 + l) * half};
+        k->differences(pixels / 2, b, t);
+    }
+}
+
+/* Half blocks that the kernel's two tiles of a product fetch: of the input, then of the output's gradient. */
+static void fetch(gap_conv_cols *c, const gap_strassen_grad *g, int product, int64_t half) {
+    static const int64_t nothing = -1, order[7] = {0, 1, nothing, 3, 2, nothing, nothing}; /* beside P1, P2, P5, P4 */
+    gap_conv_ahead *next = c->ahead;
+    for (int j = 0; j < 2; j++) next[j].blocks = 0;
+    int n = 0;
+    if (g->next_x.blocks && order[product] != nothing) {
+        next[n] = g->next_x, next[n].blocks = 1;
+        for (int j = 0; j < 2; j++) next[n].at[j] += order[product] / 2 * g->next_x.block + order[product] % 2 * half;
+        n++;
+    }
+    const int64_t from = g->d_from + 2 * product;
+    for (; n < 2; n++) {
+        const int64_t which = from + n;
+        if (which >= 2 * g->next_d.blocks) break;
+        next[n] = g->next_d, next[n].blocks = 1;
+        for (int j = 0; j < 2; j++) next[n].at[j] += which / 2 * g->next_d.block + which % 2 * half;
+    }
+}
+
+void gap_strassen_add(const gap_conv_kernels *k, const gap_strassen_grad *g) {
+    const int64_t half = g->pixels / 2 * 16;
+    const float *upper_x = g->x + half, *upper_d = g->d + half;
+    const struct { const float *a, *d; bool sum; } product[7] = {
+        {g->x, g->d, false}, {upper_x, upper_d, false}, {g->x_sums + 3 * half, upper_d + 2 * g->d_block, false},
+        {upper_x + g->x_block, g->d_sums + 6 * half, true}, {g->x_sums, g->d_sums, true},
+        {g->x_sums + half, g->d_sums + 2 * half, true}, {g->x_sums + 2 * half, g->d_sums + 4 * half, true},
+    };
+    for (int j = 0; j < 7; j++) {
+        gap_conv_cols c = {.a = product[j].a, .a_px = 16, .d = product[j].d, .d_px = 16, .d_oc = product[j].sum ? half : g->d_block,
+                           .pixels = g->pixels / 2, .rows = 1, .images = 1, .m = 16, .oc_blocks = 2, .dw = g->parts + j * 512, .dw_k = 16, .dw_oc = 256};
+        fetch(&c, g, j, half);
+        k->cols(&c);
+    }
+}
+
+void gap_strassen_combine(const float *parts, float *to) {
+    const float *p = parts;
+    for (int64_t k = 0; k < 512; k++, p++) { /* (2 out, 16, 16) */
+        const float u2 = p[0] + p[5 * 512], u3 = u2 + p[6 * 512];
+        to[k] = p[0] + p[512], to[512 + k] = u2 + p[4 * 512] + p[2 * 512];
+        to[1024 + k] = u3 + p[3 * 512], to[1536 + k] = u3 + p[4 * 512];
+    }
 }

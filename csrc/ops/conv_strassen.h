@@ -35,12 +35,10 @@ bool gap_strassen_pays(int64_t in_blocks, int64_t out_blocks, int64_t pixels);
 /* Input blocks of a step: even; the last step of a product may have fewer. */
 int64_t gap_strassen_group(int64_t in_blocks);
 
-/* Weights of four output blocks with `in_blocks` input blocks, in floats. Unpacked: (4 out, in, 256). */
+/* Weights of four output blocks with in_blocks input blocks, in floats; and those of input blocks 2*pair and 2*pair + 1 of them,
+ * of which tiles has (2 in, 4 out, 256). */
 int64_t gap_strassen_weights(int64_t in_blocks);
-/* The tile of output block `out` (0..3) and input block `in` is left at to + gap_strassen_slot(...) first; then pack makes the
- * seven matrices where they stand. */
-int64_t gap_strassen_slot(int64_t in_blocks, int64_t in, int64_t out);
-void gap_strassen_pack(int64_t in_blocks, float *to);
+void gap_strassen_pack(int64_t in_blocks, int64_t pair, const float *tiles, float *to);
 
 /* One step of a product: input blocks [first, first + r->blocks) of in_blocks with four output blocks of which r->w are the
  * packed weights. r as for the kernel, rows being images, blocks even, start as it is for these blocks. */
@@ -55,5 +53,30 @@ int64_t gap_strassen_scratch(int64_t blocks, int64_t images, int64_t pixels);
 /* The sums of the input, once for all output blocks, into the scratch: r->a, a_row, a_block, pixels, rows and blocks count. */
 void gap_strassen_sums(const gap_strassen *s, const gap_conv_rows *r);
 void gap_strassen_rows(const gap_strassen *s, const gap_conv_rows *r);
+
+/* ---- weight gradients: two blocks of the input, transposed, by four of the output's gradient, over an even number of pixels ----
+ *
+ * A is (even, odd block) by (lower, upper pixels), B (lower, upper) by (two, two blocks), and the seven products stay apart while
+ * they are summed over images; the sums are combined once, at the end:
+ *   P1 = A11 B11, P2 = A12 B21, P3 = S4 B22, P4 = A22 (B21 - (B22 - T1)), P5 = S1 T1, P6 = S2 (B22 - T1), P7 = S3 (B22 - B12)
+ *   C11 = P1 + P2   C12 = ((P1 + P6) + P5) + P3   C21 = ((P1 + P6) + P7) + P4   C22 = ((P1 + P6) + P7) + P5 */
+
+#define STRASSEN_PARTS (7 * 512) /* floats of partial sums: (product, 2 out, 16 in, 16 out) */
+
+/* Of two blocks at x, `block` apart: (S1..S4, half, 16). Of four at d: (T1, B22 - T1, B22 - B12, B21 - (B22 - T1); 2, half, 16). */
+void gap_strassen_input_sums(const gap_conv_kernels *k, const float *x, int64_t block, int64_t pixels, float *sums);
+void gap_strassen_gradient_sums(const gap_conv_kernels *k, const float *d, int64_t block, int64_t pixels, float *sums);
+
+typedef struct {
+    const float *x, *x_sums, *d, *d_sums;
+    int64_t x_block, d_block, pixels;
+    float *parts;
+    gap_conv_ahead next_x;    /* two blocks that will be wanted next, or none */
+    gap_conv_ahead next_d;    /* `blocks` of the output's gradient, of which these products fetch those from half block d_from on */
+    int64_t d_from;
+} gap_strassen_grad;
+void gap_strassen_add(const gap_conv_kernels *k, const gap_strassen_grad *g);
+/* to: (2 in, 4 out, 16 in, 16 out). */
+void gap_strassen_combine(const float *parts, float *to);
 
 #endif
