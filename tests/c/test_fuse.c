@@ -5,7 +5,7 @@
 
 /* ---- what a list looks like ---- */
 
-static const char *const rule_names[GAP_RULE_COUNT] = {"dead", "join", "act", "bn_sums", "bn_apply", "gate", "bn_fixed", "pool_act", "pixels", "bytes", "slices", "inplace", "share"};
+static const char *const rule_names[GAP_RULE_COUNT] = {"dead", "join", "act", "bn_sums", "bn_apply", "gate", "join_back", "bn_fixed", "pool_act", "pixels", "bytes", "slices", "inplace", "share"};
 
 static gap_status plan_under(gap_plan **p, const net *t, const gap_plan_options *o, const char *rules) {
     if (rules != NULL) setenv("GAPLESS_FUSE", rules, 1);
@@ -30,12 +30,13 @@ static const char *only(const char *names) {
 static void op_text(const gap_op *op, char *text) {
     if (op->def == &gap_op_conv) {
         const gap_conv_fuse *f = &GAP_ATTR_CONST(op, gap_conv_attr)->fuse;
-        sprintf(text, "conv%s%s%s%s%s%s", f->apply ? ":apply" : "", f->apply && f->act ? ":act" : "", f->sums ? ":sums" : "",
-                f->fixed ? ":fixed" : "", f->residual ? ":residual" : "", f->out_act ? ":act" : "");
+        sprintf(text, "conv%s%s%s%s%s%s%s", f->apply ? ":apply" : "", f->apply && f->act ? ":act" : "", f->sums ? ":sums" : "",
+                f->join == 0 ? "" : op->n_in - f->join == 4 ? ":masks2" : ":masks", f->fixed ? ":fixed" : "", f->residual ? ":residual" : "",
+                f->out_act ? ":act" : "");
     } else if (op->def == &gap_op_affine) {
         const gap_affine_attr *a = GAP_ATTR_CONST(op, gap_affine_attr);
-        sprintf(text, "affine%s%s%s%s", op->n_in == 4 ? ":join2" : op->n_in == 3 ? ":join" : "", a->act ? ":act" : "", a->lazy ? ":lazy" : "",
-                a->residual_lazy ? ":residual_lazy" : "");
+        sprintf(text, "affine%s%s%s%s%s", op->n_in == 4 ? ":join2" : op->n_in == 3 ? ":join" : "", a->act ? ":act" : "", a->lazy ? ":lazy" : "",
+                a->residual_lazy ? ":residual_lazy" : "", a->masked ? ":masked" : "");
     } else {
         sprintf(text, "%s", op->def == &gap_op_affine_fixed ? "fixed" : op->def->name);
     }
@@ -193,6 +194,57 @@ static void test_fuse_bn_apply(void) {
     t = head(t, 16, conv(&t, "b", 16, 16, v));
     t.store->entry[gap_store_find(t.store, "b.weight")].trainable = false;
     check_list(t, true, only(both), "conv:sums norm conv:apply:act");
+}
+
+/* conv, norm, act: value z; a convolution of it, norm, joined with z or with what `shortcut` makes of it */
+static net net_of_block(const char *act, int shortcut) {
+    net t = net_begin(5, 4, 4);
+    const int z = net_one(&t, act, "act", NO_ARGS, norm(&t, "bn", 16, conv(&t, "conv", 5, 16, 0)));
+    const int before = shortcut == 2 ? net_one(&t, "MaxPool2d", "pool", ARGS(3, 1, 1), z) : z;
+    const int u = norm(&t, "bn2", 16, conv(&t, "conv2", 16, 16, z));
+    const int w = shortcut == 1 ? norm(&t, "down.bn", 16, net_one(&t, "Conv2d", "down", ARGS(16, 16, 1), z)) : before;
+    const int y = net_one(&t, act, "act2", NO_ARGS, net_two(&t, "Add", "add", u, w));
+    return head(t, 16, net_two(&t, "Add", "add2", conv(&t, "conv3", 16, 16, y), y));
+}
+
+static void test_fuse_join_back(void) {
+    const char *back = "join act bn_sums join_back";
+    check_list(net_of_block("ReLU", 0), true, only(back),
+               "conv:sums norm affine:act:lazy:masked conv:sums:masks norm affine:join:act:lazy:masked conv:masks add");
+    check_list(net_of_block("Tanh", 1), true, only(back),
+               "conv:sums norm affine:act:lazy:masked conv:sums:masks norm conv:sums norm affine:join2:act:lazy:residual_lazy:masked conv:masks2 add");
+    check_list(net_of_block("ReLU", 2), true, only(back), /* the pool is the first to read, and so the last to write */
+               "conv:sums norm affine:act:lazy max_pool conv:sums norm affine:join:act:lazy:masked conv:masks add");
+    check_list(net_of_block("SiLU", 0), true, only(back), /* the gradient of a joined one is not in its output */
+               "conv:sums norm affine:act:lazy:masked conv:sums:masks norm affine:join:lazy act conv add");
+    check_list(net_of_block("Identity", 0), true, only(back), /* nothing to mask, but sums to make */
+               "conv:sums norm affine:lazy:masked conv:sums:masks norm affine:join:lazy:masked conv:masks add");
+    check_list(net_of_block("ReLU", 0), true, only("join act join_back"), "conv moments norm affine:act conv moments norm affine:join:act conv add");
+    check_list(net_of_block("ReLU", 0), false, only("join_back"), "conv fixed act conv fixed add act conv add");
+    net t = net_of_block("ReLU", 1); /* a frozen branch reads no gradient through its norm; a frozen reader masks all the same */
+    t.store->entry[gap_store_find(t.store, "down.weight")].trainable = false;
+    t.store->entry[gap_store_find(t.store, "conv2.weight")].trainable = false;
+    check_list(t, true, only(back), "conv:sums norm affine:act:lazy:masked conv:masks moments norm conv moments norm affine:join2:act conv add");
+    t = net_begin(5, 4, 4); /* read first by what no gradient comes through, as nothing but its running statistics is wanted */
+    int z = net_one(&t, "ReLU", "act", NO_ARGS, norm(&t, "bn", 16, conv(&t, "conv", 5, 16, 0)));
+    norm(&t, "aside", 16, conv(&t, "conv2", 16, 16, z));
+    check_list(head(t, 16, conv(&t, "conv3", 16, 16, z)), true, only("dead act bn_sums join_back"), "conv:sums norm affine:act:lazy conv moments norm conv");
+    t = net_begin(5, 4, 4); /* in two places of the convolution that reads it first: as its gate too */
+    z = net_one(&t, "ReLU", "act", NO_ARGS, norm(&t, "bn", 16, net_one(&t, "Conv2d", "conv", ARGS(5, 16, 4), 0)));
+    z = net_one(&t, "Conv2d", "c2", ARGS(16, 16, 1), net_two(&t, "Mul", "mul", z, z));
+    net_one(&t, "Linear", "head", ARGS(16, 4), net_one(&t, "Flatten", "flat", NO_ARGS, z));
+    net_end(&t, 3);
+    check_list(t, true, only("act bn_sums gate join_back"), "conv:sums norm affine:act:lazy mul conv");
+    t = net_of_block("ReLU", 0); /* ops that run twice */
+    gap_plan_options o = net_options(3, true, "SGD");
+    const char *again[] = {"conv2"};
+    gap_plan *p = NULL;
+    o.recompute = again, o.n_recompute = 1;
+    CHECK_OK(gap_plan_new(&p, t.graph, t.store, &o));
+    for (int k = 0; p != NULL && k < p->list.n_ops; k++)
+        if (p->list.op[k].def == &gap_op_conv) CHECK(GAP_ATTR_CONST(&p->list.op[k], gap_conv_attr)->fuse.join == 0);
+    gap_plan_free(p);
+    net_free(&t);
 }
 
 static void test_fuse_bn_fixed(void) {
@@ -538,6 +590,135 @@ static void test_fuse_bytes_are_normalised_where_they_are_loaded(void) {
     }
 }
 
+/* Convolutions by every method, at both strides, that read a join first: of a value itself, of its own branch, or none. */
+enum { MASK_KINDS = 11, MASK_SHORTCUTS = 3 };
+static net net_masked(int kind, int shortcut, int frozen) {
+    static const double by[MASK_KINDS][7] = { /* out, kernel, stride, padding, dilation, groups, bias */
+        {48, 1, 1, 0, 1, 1, 0}, {40, 1, 2, 0, 1, 1, 1},  {24, 3, 1, 1, 1, 1, 0},  {32, 3, 2, 1, 1, 1, 0},  {16, 5, 1, 2, 1, 1, 1}, {24, 3, 1, 2, 2, 1, 0},
+        {40, 3, 1, 1, 1, 40, 0}, {40, 5, 2, 2, 1, 40, 0}, {40, 3, 1, 1, 1, 5, 0}, {40, 3, 2, 1, 1, 10, 0}, {30, 3, 1, 1, 1, 2, 1}};
+    static const char *const acts[] = {"ReLU", "ReLU6", "LeakyReLU", "Tanh", "Identity"}, *const others[] = {"SiLU", "Hardswish"};
+    const double *a = by[kind];
+    const int to = (int)a[0];
+    const char *act = acts[(kind + shortcut) % 5];
+    net t = net_begin(3, 18, 19); /* planes of two pieces, the second shorter */
+    const int v = net_one(&t, "ReLU", "r0", NO_ARGS, norm(&t, "bn0", 40, conv(&t, "stem", 3, 40, 0)));
+    int z = norm(&t, "bn", 40, net_one(&t, "Conv2d", "main", ARGS(40, 40, 1), v));
+    if (shortcut == 1) z = net_two(&t, "Add", "add", z, v);
+    else if (shortcut == 2) z = net_two(&t, "Add", "add", norm(&t, "down.bn", 40, net_one(&t, "Conv2d", "down", ARGS(40, 40, 1), v)), z);
+    else if (kind % 3 == 0) act = others[kind % 2];
+    if (strcmp(act, "Identity") != 0) z = net_one(&t, act, "act", NO_ARGS, z);
+    int u = net_one(&t, "Conv2d", "first", ARGS(40, a[0], a[1], a[2], a[3], a[4], a[5], a[6]), z);
+    u = kind % 4 == 3 ? net_one(&t, "Tanh", "t", NO_ARGS, u) : norm(&t, "bn2", to, u);
+    const int w = norm(&t, "bn3", to, net_one(&t, "Conv2d", "second", ARGS(40, a[0], 1, a[2]), z));
+    u = net_one(&t, "AdaptiveAvgPool2d", "pool", ARGS(1), net_one(&t, "ReLU", "r2", NO_ARGS, net_two(&t, "Add", "add2", u, w)));
+    net_one(&t, "Linear", "head", ARGS(to, 4), net_one(&t, "Flatten", "flat", NO_ARGS, u));
+    if (net_end(&t, 3) == GAP_OK && frozen > 0)
+        t.store->entry[gap_store_find(t.store, frozen == 1 ? "first.weight" : frozen == 2 ? "bn.weight" : "main.bias")].trainable = false;
+    return t;
+}
+
+static int masks_of(const gap_plan *p) {
+    int n = 0;
+    for (int k = 0; k < p->list.n_ops; k++)
+        n += p->list.op[k].def == &gap_op_conv && GAP_ATTR_CONST(&p->list.op[k], gap_conv_attr)->fuse.join > 0;
+    return n;
+}
+
+/* Two steps, the first of a short batch, in memory that holds no numbers; `masks`: convolutions that mask. */
+static snapshot masked_steps(net t, const char *rules, const char *set, int threads, int *masks) {
+    gap_plan_options o = net_options(5, true, "SGD");
+    gap_plan *p = NULL;
+    CHECK_OK(t.st);
+    CHECK_OK(gap_kernels_find(&o.kernels, set));
+    CHECK_OK(gap_threads_set(threads));
+    CHECK_OK(plan_under(&p, &t, &o, rules));
+    *masks = masks_of(p);
+    for (uint32_t k = 0; k < 2; k++) {
+        memset(p->arena, 0xff, p->arena_bytes), p->derived_version = 0;
+        CHECK_OK(net_step(p, &t, k ? 5 : 3, k, 0.01, -1, 0));
+    }
+    const snapshot s = snapshot_take(t.store);
+    gap_plan_free(p);
+    net_free(&t);
+    return s;
+}
+
+/* Both ways the very same bits, of every method, in every kernel set, with any threads. */
+static void test_fuse_join_back_is_the_same_bits(void) {
+    static const char *const sets[] = {"avx512", "avx2", "ref", "neon"};
+    const gap_kernels *found;
+    for (int k = 0; k < MASK_KINDS * MASK_SHORTCUTS; k++) {
+        const int kind = k / MASK_SHORTCUTS, shortcut = k % MASK_SHORTCUTS, frozen = k % 4;
+        int masks;
+        snapshot want = masked_steps(net_masked(kind, shortcut, frozen), "-join_back", NULL, 1, &masks);
+        CHECK(masks == 0 && isfinite(((const float *)(void *)want.bytes)[0]));
+        for (int c = 0; c < GAP_COUNTOF(sets) * 3; c++) {
+            if (gap_kernels_find(&found, sets[c / 3]) != GAP_OK || (c / 3 == 2 && c % 3 != k % 3)) continue; /* the reference is slow */
+            snapshot got = masked_steps(net_masked(kind, shortcut, frozen), NULL, sets[c / 3], 1 + c % 3, &masks);
+            if (!snapshot_equal(&want, &got)) printf("method %d, shortcut %d, frozen %d, %s, %d threads:\n", kind, shortcut, frozen, sets[c / 3], 1 + c % 3);
+            CHECK(snapshot_equal(&want, &got));
+            CHECK(masks == 1 + (shortcut > 0)); /* of what "first" reads; and of the stem, where two read it */
+            free(got.bytes);
+        }
+        free(want.bytes);
+    }
+    int all = 0;
+    for (uint32_t seed = 300; seed < 360; seed++) {
+        int masks, none;
+        snapshot got = masked_steps(net_random(seed), NULL, NULL, 2, &masks), want = masked_steps(net_random(seed), "-join_back", NULL, 2, &none);
+        if (!snapshot_equal(&want, &got)) printf("network %u:\n", seed);
+        CHECK(snapshot_equal(&want, &got) && none == 0);
+        all += masks;
+        free(want.bytes), free(got.bytes);
+    }
+    CHECK(all > 30);
+    CHECK_OK(gap_threads_set(2));
+}
+
+/* A loss of two outputs: half their squares. */
+static gap_status squares_check(const gap_value *cfg, const gap_desc *outputs, int n_outputs) {
+    (void)cfg, (void)outputs;
+    return n_outputs == 2 ? GAP_OK : gap_fail(GAP_ERR_SHAPE, "squares: two outputs");
+}
+
+static void squares_forward(const gap_loss_call *call, int64_t begin, int64_t end) {
+    for (int64_t s = begin; s < end; s++) {
+        call->term[s] = 0, call->pred[s] = 0;
+        for (int o = 0; o < 2; o++) {
+            const int64_t n = gap_desc_count(&call->desc[o]);
+            for (int64_t k = s * n; k < (s + 1) * n; k++) {
+                call->term[s] += (double)call->output[o][k] * (double)call->output[o][k] / 2;
+                if (call->gradient != NULL) call->gradient[o][k] = call->output[o][k] / (float)call->y->n;
+            }
+        }
+        call->loss[s] = (float)call->term[s];
+    }
+}
+
+static const gap_loss_def squares_loss = {.name = "squares", .check = squares_check, .check_targets = square_check_targets,
+                                          .share = square_share, .forward = squares_forward};
+
+/* What is an output of the network too has a part of its gradient from the loss, which is there before. */
+static void test_fuse_join_back_adds_to_the_gradient_of_an_output(void) {
+    snapshot after[2];
+    for (int off = 0; off < 2; off++) {
+        net t = net_of_block("ReLU", 0);
+        const int outputs[] = {t.last, 3}; /* the first activation's */
+        gap_plan_options o = net_options(3, true, "SGD");
+        gap_plan *p = NULL;
+        CHECK_OK(gap_graph_set_outputs(t.graph, outputs, 2));
+        o.loss = &squares_loss;
+        CHECK_OK(plan_under(&p, &t, &o, off ? "-join_back" : NULL));
+        CHECK(masks_of(p) == (off ? 0 : 2));
+        for (uint32_t k = 0; k < 2; k++) CHECK_OK(net_step(p, &t, 3 - k, k, 0.01, -1, 0));
+        after[off] = snapshot_take(t.store);
+        gap_plan_free(p);
+        net_free(&t);
+    }
+    CHECK(snapshot_equal(&after[0], &after[1]));
+    free(after[0].bytes), free(after[1].bytes);
+}
+
 static void test_fuse_every_rule_alone_changes_nothing_but_rounding(void) {
     for (int which = 0; which < 12; which++) {
         net t = net_made(which);
@@ -683,6 +864,9 @@ int main(void) {
     RUN(test_fuse_act);
     RUN(test_fuse_bn_sums);
     RUN(test_fuse_bn_apply);
+    RUN(test_fuse_join_back);
+    RUN(test_fuse_join_back_is_the_same_bits);
+    RUN(test_fuse_join_back_adds_to_the_gradient_of_an_output);
     RUN(test_fuse_pool_act);
     RUN(test_fuse_bytes_are_normalised_where_they_are_loaded);
     RUN(test_fuse_slices_are_made_where_the_concatenation_has_them);
