@@ -57,7 +57,7 @@ typedef struct {
     int m, oc_blocks;
     float *dw;
     int64_t dw_k, dw_oc;
-    gap_conv_ahead ahead[2];      /* shared out over the tiles */
+    gap_conv_ahead ahead[3];      /* shared out over the tiles */
 } gap_conv_cols;
 
 /* Groups of 4 or 8 channels, of which a vector holds several: a lane meets the input channels of its own group alone, which

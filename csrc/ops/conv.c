@@ -294,10 +294,15 @@ static gap_sink input_gradient(const gap_op *op, const gap_op_ctx *ctx) {
     if (f->gate > 0)
         s.epi = (gap_epilogue){.kind = GAP_EPILOGUE_GATE, .out = ctx->in[0], .gate = ctx->in[f->gate],
                                .sums = ctx->din[f->gate] != NULL ? gate_sums(op, ctx) : NULL};
-    if (!f->apply) return s;
-    const float *table = ctx->in[1]; /* (rows, padded) */
-    s.epi = (gap_epilogue){.kind = GAP_EPILOGUE_MASK, .act = f->act, .act_arg = f->act_arg, .z = ctx->in[0], .sums = ctx->din[1],
-                           .scale = table + GAP_NORM_SCALE * padded, .shift = table + GAP_NORM_SHIFT * padded, .mean = table + GAP_NORM_MEAN * padded};
+    if (!f->apply && f->join == 0) return s;
+    const int x = f->join, residual = x + GAP_AFFINE_RESIDUAL; /* with apply, in[0] is x itself */
+    const float *table = ctx->in[x + GAP_AFFINE_TABLE];         /* (rows, padded) */
+    s.epi = (gap_epilogue){.kind = GAP_EPILOGUE_MASK, .act = f->act, .act_arg = f->act_arg, .out = f->join_out ? ctx->in[0] : NULL,
+                           .z = ctx->in[x], .sums = ctx->din[x + GAP_AFFINE_TABLE], .mean = table + GAP_NORM_MEAN * padded,
+                           .scale = table + GAP_NORM_SCALE * padded, .shift = table + GAP_NORM_SHIFT * padded};
+    if (f->join == 0 || op->n_in <= residual) return s;
+    s.epi.z2 = ctx->in[residual], s.epi.sums2 = ctx->din[x + GAP_AFFINE_RESIDUAL_TABLE];
+    s.epi.mean2 = (const float *)ctx->in[x + GAP_AFFINE_RESIDUAL_TABLE] + GAP_NORM_MEAN * padded; /* (padded) */
     return s;
 }
 
@@ -380,8 +385,9 @@ static void describe(const gap_op *op, char *text, size_t bytes) {
         if (p.fast_ahead || p.fast_back) snprintf(tile, sizeof tile, ", Strassen");
     }
     if (method == METHOD_WINOGRAD) snprintf(tile, sizeof tile, " F(%dx%d, 3x3)", m, m);
-    snprintf(text, bytes, "%s%s%s%s%s%s%s", names[method], tile, f->bytes ? " from bytes, normalised on load" : op->in_desc[0].layout == GAP_NHWC ? " from pixels" : "",
-             f->apply ? "; norm + act on load" : "", f->gate > 0 ? "; gate on load" : "", f->sums ? "; sums on store" : "", f->fixed ? "; norm + act on store" : "");
+    snprintf(text, bytes, "%s%s%s%s%s%s%s%s", names[method], tile, f->bytes ? " from bytes, normalised on load" : op->in_desc[0].layout == GAP_NHWC ? " from pixels" : "",
+             f->apply ? "; norm + act on load" : "", f->gate > 0 ? "; gate on load" : "", f->sums ? "; sums on store" : "",
+             f->join > 0 ? "; masks its input's gradient" : "", f->fixed ? "; norm + act on store" : "");
 }
 
 const gap_op_def gap_op_conv = {

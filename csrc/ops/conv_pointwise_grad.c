@@ -68,6 +68,15 @@ static gap_conv_ahead next_blocks(const back_job *job, const gap_pointwise_box *
     return (gap_conv_ahead){{s->x + at, job->dx.s ? job->dx.s->y + at : s->x + at}, gap_source_image(s), s->plane, 1};
 }
 
+/* What the epilogue of block b will read beside the input: values behind an op in between. */
+static gap_conv_ahead epilogue_values(const back_job *job, const gap_pointwise_box *box, int64_t b) {
+    const gap_pointwise *p = job->p;
+    const gap_sink *s = job->dx.s;
+    if (!s || !s->epi.z || s->epi.z == job->x.s->x || p->stride[0] * p->stride[1] > 1) return (gap_conv_ahead){{NULL, NULL}, 0, 0, 0};
+    const int64_t at = box->n0 * gap_sink_image(s) + b * s->plane + box->p0 * 16;
+    return (gap_conv_ahead){{s->epi.z + at, (s->epi.z2 ? s->epi.z2 : s->epi.z) + at}, gap_sink_image(s), s->plane, 1};
+}
+
 static gap_conv_ahead next_output(const back_job *job, const gap_pointwise_box *next, int64_t o, int64_t blocks, int64_t pixels) {
     const gap_source *s = job->dy.s;
     const float *at = s->x + next->n0 * gap_source_image(s) + o * s->plane + (next->p0 + pixels) * 16;
@@ -89,6 +98,7 @@ static void add_products(const back_job *job, const place *at, int64_t b0, int64
                                      .m = (int)gap_min64(16, p->in_c - b * 16), .oc_blocks = (int)(o1 - o0),
                                      .dw = part + (b * p->out_blocks + o0) * 256, .dw_k = 16, .dw_oc = 256};
             if (b + p->wide < at->b1 && p->stride[0] * p->stride[1] == 1) c.ahead[0] = next_blocks(job, &box, b + p->wide);
+            if (o1 == p->out_blocks) c.ahead[2] = epilogue_values(job, &box, b);
             const int64_t seen = (b - at->b0) * gap_max64(1, o1 - o0 - 1); /* a tile in each block is for the next blocks */
             if (after) c.ahead[1] = next_output(job, &after->box, o0 + seen, o1 - o0 - seen, box.p0 - at->box.p0);
             job->k->conv->cols(&c);
