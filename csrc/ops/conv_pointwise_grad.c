@@ -129,7 +129,11 @@ static void add_halves(const back_job *job, const place *at, int64_t o0, int64_t
             gap_strassen_grad g = {.x = x.at, .x_sums = x_sums, .d = d->at + (o - o0) * d->block, .d_sums = sums + (o - o0) / STRASSEN_WIDE * of_four,
                                    .x_block = x.block, .d_block = d->block, .pixels = pixels,
                                    .parts = part + (box.b0 / 2 * fours + o / STRASSEN_WIDE) * STRASSEN_PARTS, .d_from = seen};
-            if (o == o0 && box.b1 < at->b1) g.next_x = next_blocks(job, &box, box.b1);
+            if (o == o0 && box.b1 < at->b1) g.next_x = next_blocks(job, &box, box.b1), g.next_x.blocks = 2;
+            if (o == o0 && o1 == p->out_blocks) {
+                g.behind = epilogue_values(job, &box, box.b0);
+                g.behind.blocks *= 2;
+            }
             if (after) g.next_d = next_output(job, &after->box, o0, o1 - o0, 0);
             gap_strassen_add(k, &g);
         }

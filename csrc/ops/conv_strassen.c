@@ -164,24 +164,24 @@ void gap_strassen_gradient_sums(const gap_conv_kernels *k, const float *d, int64
     }
 }
 
-/* Half blocks that the kernel's two tiles of a product fetch: of the input, then of the output's gradient. */
+/* Half block `which` of those that `all` speaks of. */
+static gap_conv_ahead half_block(const gap_conv_ahead *all, int64_t which, int64_t half) {
+    gap_conv_ahead one = *all;
+    one.blocks = which < 2 * all->blocks;
+    for (int j = 0; one.blocks && j < 2; j++) one.at[j] += which / 2 * all->block + which % 2 * half;
+    return one;
+}
+
+/* What the two tiles of a product fetch: one half block each, of the next input in the order in which it is read, of what comes
+ * behind the products, and else of the output's gradient. */
 static void fetch(gap_conv_cols *c, const gap_strassen_grad *g, int product, int64_t half) {
-    static const int64_t nothing = -1, order[7] = {0, 1, nothing, 3, 2, nothing, nothing}; /* beside P1, P2, P5, P4 */
-    gap_conv_ahead *next = c->ahead;
-    for (int j = 0; j < 2; j++) next[j].blocks = 0;
-    int n = 0;
-    if (g->next_x.blocks && order[product] != nothing) {
-        next[n] = g->next_x, next[n].blocks = 1;
-        for (int j = 0; j < 2; j++) next[n].at[j] += order[product] / 2 * g->next_x.block + order[product] % 2 * half;
-        n++;
-    }
-    const int64_t from = g->d_from + 2 * product;
-    for (; n < 2; n++) {
-        const int64_t which = from + n;
-        if (which >= 2 * g->next_d.blocks) break;
-        next[n] = g->next_d, next[n].blocks = 1;
-        for (int j = 0; j < 2; j++) next[n].at[j] += which / 2 * g->next_d.block + which % 2 * half;
-    }
+    static const int8_t input[7] = {0, 1, -1, 3, 2, -1, -1}, behind[7] = {-1, -1, 0, -1, -1, 2, -1};
+    const int64_t d = g->d_from + 2 * product;
+    c->ahead[0] = half_block(&g->next_d, d, half), c->ahead[1] = half_block(&g->next_d, d + 1, half);
+    if (g->next_x.blocks && input[product] >= 0) c->ahead[0] = half_block(&g->next_x, input[product], half);
+    if (g->behind.blocks && behind[product] >= 0)
+        for (int j = 0; j < 2; j++) c->ahead[j] = half_block(&g->behind, behind[product] + j, half);
+    if (!c->ahead[0].blocks) c->ahead[0] = c->ahead[1], c->ahead[1].blocks = 0;
 }
 
 void gap_strassen_add(const gap_conv_kernels *k, const gap_strassen_grad *g) {
