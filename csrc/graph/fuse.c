@@ -118,6 +118,7 @@ static const struct {
     [GAP_RULE_BN_SUMS] = {"bn_sums", gap_fuse_bn_sums},
     [GAP_RULE_BN_APPLY] = {"bn_apply", gap_fuse_bn_apply},
     [GAP_RULE_GATE] = {"gate", gap_fuse_gate},
+    [GAP_RULE_JOIN_BACK] = {"join_back", gap_fuse_join_back},
     [GAP_RULE_BN_FIXED] = {"bn_fixed", gap_fuse_bn_fixed},
     [GAP_RULE_POOL_ACT] = {"pool_act", pool_first},
     [GAP_RULE_PIXELS] = {"pixels", keep_pixels},

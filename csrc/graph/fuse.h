@@ -15,6 +15,7 @@ typedef enum {
     GAP_RULE_BN_SUMS,  /* a convolution makes the sums of the BatchNorm behind it, and reads its gradient through it */
     GAP_RULE_BN_APPLY, /* affine and activation are done where the next convolution loads, and are never stored */
     GAP_RULE_GATE,     /* a gate per channel (squeeze-excitation) is applied where the 1x1 convolution behind it loads */
+    GAP_RULE_JOIN_BACK, /* who writes the gradient behind an affine last masks it and makes its sums, while it is there (not where ops run twice) */
     GAP_RULE_BN_FIXED, /* evaluation: affine, shortcut and activation are done where the convolution stores */
     GAP_RULE_POOL_ACT, /* a rectifier before a maximum comes after it: the same numbers from a fraction of the pixels */
     GAP_RULE_PIXELS,   /* images of few channels stay (H, W, C) for the convolutions that read them */

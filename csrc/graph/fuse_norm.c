@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "core/memory.h"
 #include "kernels/act.h"
 #include "ops/norm.h"
 
@@ -199,6 +200,65 @@ gap_status gap_fuse_gate(gap_fusion *f) {
         drop(f, k--);
     }
     return GAP_OK;
+}
+
+/* Where backward brings a gradient, walking as it will. */
+static void find_reached(const gap_fusion *f, bool *reached) {
+    for (int k = 0; k < f->n_outputs; k++) reached[f->output[k]] = true;
+    for (int k = f->list->n_ops - 1; k >= 0; k--) {
+        const gap_op *op = &f->list->op[k];
+        for (int j = 0; op->def->backward != NULL && reached[op->out[0]] && j < op->n_in; j++) reached[op->in[j]] = true;
+    }
+}
+
+/* The convolution that is the first to read the affine's output, so that it writes its gradient last; or -1. */
+static int last_writer(const gap_fusion *f, const gap_op *affine, const bool *reached) {
+    const int z = affine->out[0];
+    int reads = 0, k = 0;
+    for (int j = 0; j < f->n_outputs; j++)
+        if (f->output[j] == z) return -1;
+    for (; k < f->list->n_ops && reads == 0; k++)
+        for (int j = 0; j < f->list->op[k].n_in; j++) reads += f->list->op[k].in[j] == z;
+    const int conv = k - 1;
+    if (reads != 1 || !fusible_conv(f, conv) || f->list->op[conv].in[0] != z || !reached[f->list->op[conv].out[0]]) return -1;
+    const gap_conv_fuse *fuse = &GAP_ATTR_CONST(&f->list->op[conv], gap_conv_attr)->fuse;
+    return fuse->apply || fuse->gate > 0 ? -1 : conv;
+}
+
+/* The affine leaves its mask and its sums to the convolution. */
+static void hand_over(gap_fusion *f, gap_op *affine, gap_op *conv) {
+    const unsigned values = GAP_NEED_IN0 | GAP_NEED_IN2, tables = GAP_NEED_IN1 | GAP_NEED_IN3; /* of the affine */
+    const int given = affine->n_in == 3 ? 2 : affine->n_in; /* a shortcut without a table is in the output */
+    gap_affine_attr *a = GAP_ATTR(affine, gap_affine_attr);
+    gap_conv_fuse *fuse = &GAP_ATTR(conv, gap_conv_attr)->fuse;
+    fuse->join = conv->n_in, fuse->act = a->act, fuse->act_arg = a->act_arg;
+    fuse->join_out = affine->n_in > 2 && a->act != GAP_ACT_NONE;
+    for (int j = 0; j < given; j++) set_in(f, conv, conv->n_in++, affine->in[j]);
+    conv->no_gradient |= (values & ((1u << given) - 1)) << fuse->join;
+    conv->backward_needs |= GAP_NEED_IN0 | ((1u << given) - 1) << fuse->join;
+    a->masked = true;
+    affine->no_gradient |= tables;
+    affine->backward_needs = 0;
+}
+
+gap_status gap_fuse_join_back(gap_fusion *f) {
+    gap_status st = GAP_OK;
+    bool *reached = NULL; /* (n_values) */
+    if (!f->list->training) return GAP_OK;
+    GAP_TRY(GAP_NEW_ARRAY(reached, f->list->n_values));
+    find_reached(f, reached);
+    for (int k = 0; k < f->list->n_ops; k++) {
+        gap_op *op = &f->list->op[k];
+        if (op->def != &gap_op_affine) continue;
+        const gap_affine_attr *a = affine_of(f, k);
+        const bool lazy = a->lazy && (op->n_in < 4 || a->residual_lazy); /* then nothing is left but to hand g on */
+        if (!lazy || (op->n_in > 2 && a->act != GAP_ACT_NONE && !gap_act_from_output(a->act))) continue;
+        const int conv = last_writer(f, op, reached);
+        if (conv >= 0) hand_over(f, op, &f->list->op[conv]);
+    }
+done:
+    gap_free(reached);
+    return st;
 }
 
 /* What stands behind a convolution with fixed statistics: a shortcut that is there before it, and an activation. */

@@ -19,6 +19,7 @@ gap_status gap_fuse_act(gap_fusion *f);      /* affine + act -> affine with an a
 gap_status gap_fuse_bn_sums(gap_fusion *f);  /* conv + moments -> conv with sums */
 gap_status gap_fuse_bn_apply(gap_fusion *f); /* affine + conv -> conv with a prologue; after bn_sums */
 gap_status gap_fuse_gate(gap_fusion *f);     /* gate * x -> prologue of the 1x1 convolution that reads it */
+gap_status gap_fuse_join_back(gap_fusion *f); /* affine, conv -> affine without a mask, conv with an epilogue on its input's gradient; after the above */
 gap_status gap_fuse_bn_fixed(gap_fusion *f); /* conv + affine_fixed [+ add] [+ act] -> conv with an epilogue */
 
 #endif

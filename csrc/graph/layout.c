@@ -51,10 +51,16 @@ static bool op_learns(const layout *l, int k) {
     return false;
 }
 
+/* A gradient that op k has of its input j would reach a weight. */
+static bool passes_on(const layout *l, int k, int j) {
+    const gap_op *op = &l->p->list.op[k];
+    return l->wanted[op->in[j]] && !(op->no_gradient >> j & 1);
+}
+
 static bool op_reads_wanted(const layout *l, int k) {
     const gap_op *op = &l->p->list.op[k];
     for (int j = 0; j < op->n_in; j++)
-        if (l->wanted[op->in[j]]) return true;
+        if (passes_on(l, k, j)) return true;
     return false;
 }
 
@@ -97,10 +103,9 @@ static gap_status plan_backward(layout *l) {
         if (!p->op[k].active) continue;
         for (int j = 0; j < op->n_in; j++) {
             int v = op->in[j];
-            p->op[k].din[j] = l->wanted[v];
-            p->op[k].din_add[j] = l->wanted[v] && l->has_gradient[v];
-            if (!l->wanted[v] || l->has_gradient[v]) continue;
-            l->has_gradient[v] = true;
+            p->op[k].din[j] = passes_on(l, k, j);
+            p->op[k].din_add[j] = p->op[k].din[j] && l->has_gradient[v];
+            l->has_gradient[v] |= p->op[k].din[j];
         }
         gap_status st = want_weights(l, k);
         if (st != GAP_OK) return st;

@@ -50,7 +50,8 @@ static gap_status build_list(gap_plan *p) {
     gap_oplist_init(&p->list, p->opt.training);
     GAP_TRY(gap_graph_lower(p->graph, p->store, &p->opt.input, p->opt.input_dtype, &p->list, p->output));
     GAP_TRY(gap_fuse_rules(&p->rules));
-    if (p->opt.n_recompute > 0) p->rules &= ~(1u << GAP_RULE_SLICES); /* a second run writes to places of its own */
+    if (p->opt.n_recompute > 0) /* a second run writes to places of its own; and a segment's values would be kept for the next one's backward */
+        p->rules &= ~(1u << GAP_RULE_SLICES | 1u << GAP_RULE_JOIN_BACK);
     GAP_TRY(gap_fuse(&p->list, p->output, p->graph->n_outputs, &env, p->rules));
     for (int k = 0; k < p->list.n_ops; k++) {
         gap_op *op = &p->list.op[k];

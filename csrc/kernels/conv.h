@@ -57,7 +57,7 @@ typedef struct {
     int m, oc_blocks;
     float *dw;
     int64_t dw_k, dw_oc;
-    gap_conv_ahead ahead[2];      /* shared out over the tiles */
+    gap_conv_ahead ahead[3];      /* shared out over the tiles */
 } gap_conv_cols;
 
 /* Groups of 4 or 8 channels, of which a vector holds several: a lane meets the input channels of its own group alone, which
@@ -97,6 +97,12 @@ typedef struct {
     void (*cols)(const gap_conv_cols *c);
     void (*group_rows)(const gap_conv_group_rows *r);
     void (*group_cols)(const gap_conv_group_cols *c);
+    /* For products of halves (ops/conv_strassen.h), over `pixels` vectors: s0 = a2 + a3, s1 = s0 - a0, s2 = a0 - a2, s3 = a1 - s1. */
+    void (*halves)(int64_t pixels, const float *const a[4], float *const s[4]);
+    /* t0 = b1 - b0, t1 = b3 - t0, t2 = b3 - b1, t3 = b2 - t1. */
+    void (*differences)(int64_t pixels, const float *const b[4], float *const t[4]);
+    /* y = start + t, or start + (t + x); x may be NULL, bias is (16). */
+    void (*join)(int64_t pixels, float *y, gap_conv_start start, const float *bias, const float *t, const float *x);
     /* out[lane] += sum over pixels of x[p*16 + lane]: four chains (p mod 4), added as (0+1) + (2+3). */
     void (*channel_sum)(float out[16], const float *x, int64_t pixels);
     int wide; /* output blocks of `rows` that share one reading of the input; callers keep that many panels in cache */

@@ -59,7 +59,7 @@ static void mask(const job *j, int64_t u) {
     const gap_desc *d = &j->op->in_desc[0];
     const int64_t blocks = gap_desc_blocks(d), plane = gap_plane_floats(d), b = u % blocks;
     float *sums = c->din[GAP_AFFINE_TABLE], *sums2 = has(j, GAP_AFFINE_RESIDUAL_TABLE) ? c->din[GAP_AFFINE_RESIDUAL_TABLE] : NULL;
-    if (j->attr->act == GAP_ACT_NONE && sums == NULL && sums2 == NULL) return;
+    if (j->attr->masked || (j->attr->act == GAP_ACT_NONE && sums == NULL && sums2 == NULL)) return;
     const gap_sink sink = {.plane = plane, .blocks = blocks, .pieces = gap_pieces(d->dim[1], d->dim[2]),
                            .epi = {.kind = GAP_EPILOGUE_MASK, .act = j->attr->act, .act_arg = j->attr->act_arg, .sums = sums, .sums2 = sums2}};
     gap_stream_finish f = {.y = (float *)c->dout + gap_plane_at(&j->op->out_desc[0], u), .pixels = gap_plane_pixels(d),
@@ -111,9 +111,10 @@ static gap_status backward(const gap_op *op, const gap_op_ctx *ctx) {
 }
 
 static void describe(const gap_op *op, char *text, size_t bytes) {
-    snprintf(text, bytes, "batch statistics%s%s%s", op->n_in > GAP_AFFINE_RESIDUAL ? " + residual" : "",
+    const gap_affine_attr *a = GAP_ATTR_CONST(op, gap_affine_attr);
+    snprintf(text, bytes, "batch statistics%s%s%s%s", op->n_in > GAP_AFFINE_RESIDUAL ? " + residual" : "",
              op->n_in > GAP_AFFINE_RESIDUAL_TABLE ? " with its own" : "",
-             GAP_ATTR_CONST(op, gap_affine_attr)->act != GAP_ACT_NONE ? " + activation" : "");
+             a->act != GAP_ACT_NONE ? " + activation" : "", a->masked ? "; gradient comes masked" : "");
 }
 
 const gap_op_def gap_op_affine = {

@@ -11,7 +11,8 @@
 
 typedef enum { METHOD_DIRECT, METHOD_WINOGRAD, METHOD_DEPTHWISE, METHOD_POINTWISE, METHOD_BLAS } conv_method;
 
-/* attr->plan[]: what prepare settled. PLAN_TILE: outputs of a Winograd tile's side. */
+/* attr->plan[]: what prepare settled. PLAN_TILE: outputs of a Winograd tile's side; of a pointwise one, whether Strassen's
+ * method is allowed. */
 enum { PLAN_METHOD, PLAN_TILE, PLAN_SLOTS, PLAN_TRAINING, PLAN_GATE_SUMS /* in workspace, units of GAP_ALIGN */ };
 
 bool gap_conv_reads_pixels(const gap_op *op) {
@@ -45,7 +46,10 @@ static conv_method choose(const gap_op *op, const gap_op_env *env, int *tile) {
     gap_wino_tile which = GAP_WINO_NONE;
     if (env->kernels->blas != NULL) return METHOD_BLAS;
     if (gap_depthwise_fits(op)) return METHOD_DEPTHWISE;
-    if (gap_pointwise_fits(op)) return METHOD_POINTWISE;
+    if (gap_pointwise_fits(op)) {
+        *tile = env->precision == GAP_PRECISION_FAST;
+        return METHOD_POINTWISE;
+    }
     if (!gap_wino_fits(op, env->precision, &which)) return METHOD_DIRECT;
     *tile = (int)which;
     return METHOD_WINOGRAD;
@@ -68,6 +72,8 @@ typedef struct {
     gap_wino wino, wino_back;
     gap_depthwise depthwise;
     gap_pointwise pointwise;
+    size_t pointwise_back;               /* in `derived`: both directions are kept there. Made where they are used, in memory that
+                                          * other ops had just written, they took twice as long (resnet50: 37 ms for 20) */
     size_t table, backward;              /* in `derived`, behind the weights; in `derived_back`, behind what the weight gradient reads */
     size_t derived_bytes, derived_back_bytes;
 } conv_setup;
@@ -96,8 +102,9 @@ static void set_up(conv_setup *s, const gap_op *op, int64_t capacity) {
         forward = gap_depthwise_derived_bytes(&s->depthwise); /* of both directions */
         break;
     case METHOD_POINTWISE:
-        gap_pointwise_plan(&s->pointwise, op, capacity);
-        forward = gap_pointwise_derived_bytes(&s->pointwise); /* likewise */
+        gap_pointwise_plan(&s->pointwise, op, capacity, planned(op, PLAN_TILE));
+        s->pointwise_back = gap_scratch_round(gap_pointwise_derived_bytes(&s->pointwise));
+        forward = s->pointwise_back + (back ? gap_pointwise_derived_back_bytes(&s->pointwise) : 0);
         break;
     case METHOD_WINOGRAD:
         gap_wino_plan(&s->wino, op, false, planned(op, PLAN_TILE), capacity);
@@ -178,7 +185,10 @@ static gap_status derive_forward(const conv_setup *s, const gap_op *op, const ga
     unsigned char *derived = ctx->derived;
     derive_table(op, ctx, (float *)(void *)(derived + s->table));
     if (s->method == METHOD_DEPTHWISE) return gap_depthwise_derive(&s->depthwise, weight, bias, derived);
-    if (s->method == METHOD_POINTWISE) return gap_pointwise_derive(&s->pointwise, weight, bias, derived);
+    if (s->method == METHOD_POINTWISE) {
+        const gap_status st = gap_pointwise_derive(&s->pointwise, weight, bias, derived);
+        return st == GAP_OK && wants_backward(op) ? gap_pointwise_derive_back(&s->pointwise, weight, derived + s->pointwise_back) : st;
+    }
     if (s->method == METHOD_WINOGRAD) return gap_wino_derive(&s->wino, weight, bias, derived, ctx);
     const conv_derived d = gap_conv_sections(&s->direct, 0);
     return gap_conv_derive(&s->direct, &d, derived, weight, bias);
@@ -284,10 +294,15 @@ static gap_sink input_gradient(const gap_op *op, const gap_op_ctx *ctx) {
     if (f->gate > 0)
         s.epi = (gap_epilogue){.kind = GAP_EPILOGUE_GATE, .out = ctx->in[0], .gate = ctx->in[f->gate],
                                .sums = ctx->din[f->gate] != NULL ? gate_sums(op, ctx) : NULL};
-    if (!f->apply) return s;
-    const float *table = ctx->in[1]; /* (rows, padded) */
-    s.epi = (gap_epilogue){.kind = GAP_EPILOGUE_MASK, .act = f->act, .act_arg = f->act_arg, .z = ctx->in[0], .sums = ctx->din[1],
-                           .scale = table + GAP_NORM_SCALE * padded, .shift = table + GAP_NORM_SHIFT * padded, .mean = table + GAP_NORM_MEAN * padded};
+    if (!f->apply && f->join == 0) return s;
+    const int x = f->join, residual = x + GAP_AFFINE_RESIDUAL; /* with apply, in[0] is x itself */
+    const float *table = ctx->in[x + GAP_AFFINE_TABLE];         /* (rows, padded) */
+    s.epi = (gap_epilogue){.kind = GAP_EPILOGUE_MASK, .act = f->act, .act_arg = f->act_arg, .out = f->join_out ? ctx->in[0] : NULL,
+                           .z = ctx->in[x], .sums = ctx->din[x + GAP_AFFINE_TABLE], .mean = table + GAP_NORM_MEAN * padded,
+                           .scale = table + GAP_NORM_SCALE * padded, .shift = table + GAP_NORM_SHIFT * padded};
+    if (f->join == 0 || op->n_in <= residual) return s;
+    s.epi.z2 = ctx->in[residual], s.epi.sums2 = ctx->din[x + GAP_AFFINE_RESIDUAL_TABLE];
+    s.epi.mean2 = (const float *)ctx->in[x + GAP_AFFINE_RESIDUAL_TABLE] + GAP_NORM_MEAN * padded; /* (padded) */
     return s;
 }
 
@@ -349,7 +364,7 @@ static gap_status backward(const gap_op *op, const gap_op_ctx *ctx) {
     }
     switch (s.method) {
     case METHOD_DEPTHWISE: GAP_TRY(gap_depthwise_back(&s.depthwise, ctx, ctx->derived, &x, &dy, dx, ctx->dweight[0], ctx->dweight_add, s.slots)); break;
-    case METHOD_POINTWISE: GAP_TRY(gap_pointwise_back(&s.pointwise, ctx, ctx->derived, &x, &dy, dx, ctx->dweight[0], ctx->dweight_add, s.slots)); break;
+    case METHOD_POINTWISE: GAP_TRY(gap_pointwise_back(&s.pointwise, ctx, (const unsigned char *)ctx->derived + s.pointwise_back, &x, &dy, dx, ctx->dweight[0], ctx->dweight_add, s.slots)); break;
     case METHOD_WINOGRAD: GAP_TRY(backward_winograd(&s, ctx, &x, &dy, dx)); break;
     case METHOD_DIRECT: GAP_TRY(backward_direct(&s, ctx, &x, &dy, dx)); break;
     case METHOD_BLAS: break;
@@ -364,9 +379,15 @@ static void describe(const gap_op *op, char *text, size_t bytes) {
     const gap_conv_fuse *f = &GAP_ATTR_CONST(op, gap_conv_attr)->fuse;
     const int method = planned(op, PLAN_METHOD), m = planned(op, PLAN_TILE);
     char tile[24] = "";
+    gap_pointwise p;
+    if (method == METHOD_POINTWISE) {
+        gap_pointwise_plan(&p, op, 1, m);
+        if (p.fast_ahead || p.fast_back) snprintf(tile, sizeof tile, ", Strassen");
+    }
     if (method == METHOD_WINOGRAD) snprintf(tile, sizeof tile, " F(%dx%d, 3x3)", m, m);
-    snprintf(text, bytes, "%s%s%s%s%s%s%s", names[method], tile, f->bytes ? " from bytes, normalised on load" : op->in_desc[0].layout == GAP_NHWC ? " from pixels" : "",
-             f->apply ? "; norm + act on load" : "", f->gate > 0 ? "; gate on load" : "", f->sums ? "; sums on store" : "", f->fixed ? "; norm + act on store" : "");
+    snprintf(text, bytes, "%s%s%s%s%s%s%s%s", names[method], tile, f->bytes ? " from bytes, normalised on load" : op->in_desc[0].layout == GAP_NHWC ? " from pixels" : "",
+             f->apply ? "; norm + act on load" : "", f->gate > 0 ? "; gate on load" : "", f->sums ? "; sums on store" : "",
+             f->join > 0 ? "; masks its input's gradient" : "", f->fixed ? "; norm + act on store" : "");
 }
 
 const gap_op_def gap_op_conv = {

@@ -5,10 +5,13 @@
 
 #include "kernels/conv.h"
 #include "kernels/stream.h"
+#include "ops/conv_strassen.h"
 #include "ops/scratch.h"
 
 #define LOADED ((int64_t)256 << 10) /* bytes of input in scratch: what stays in the second cache beside weights and output */
 #define UNITS_PER_THREAD 4
+#define SPAN ((int64_t)224) /* pixels that go by Strassen's method at once: many for each reading of the weights, few for the second cache */
+#define TILES 28            /* pixels of which a span has a multiple, where a piece has several */
 
 /* ---- plan ---- */
 
@@ -18,16 +21,33 @@ bool gap_pointwise_fits(const gap_op *op) {
     return x->layout == GAP_BLOCKED && x->cb == 16 && a->groups == 1 && a->kernel[0] == 1 && a->kernel[1] == 1 && a->padding[0] == 0 && a->padding[1] == 0;
 }
 
+/* About equal parts of a band, of `most` pixels at most, of which the halves are whole tiles of the widest kernel. */
+static int64_t parts_of(int64_t band, int64_t most) {
+    const int64_t equal = gap_ceil_div(band, gap_ceil_div(band, most));
+    return equal == band ? band : gap_min64(most, gap_ceil_div(equal, TILES) * TILES);
+}
+
 /* What of the output's gradient is in scratch at once: a whole piece, if it fits, so that the input's blocks may pass by it one
  * after another; else a segment of it; else only some blocks of that. */
 static void plan_tile(gap_pointwise *p, int64_t band) {
     const int64_t vectors = LOADED / 64;
-    p->tile = p->out_blocks * p->images * band <= vectors ? band : p->segment;
-    const int64_t fits = vectors * 3 / 2 / (p->images * p->tile) / POINTWISE_CHAIN * POINTWISE_CHAIN;
-    p->group = gap_min64(p->out_blocks, gap_max64(fits, POINTWISE_CHAIN));
+    p->tile = p->fast_back ? parts_of(band, SPAN) : p->out_blocks * p->images * band <= vectors ? band : p->segment;
+    const int64_t whole = p->fast_back ? gap_strassen_group(p->out_blocks) : POINTWISE_CHAIN;
+    const int64_t fits = vectors * 3 / 2 / (p->images * p->tile) / whole * whole;
+    p->group = gap_min64(p->out_blocks, gap_max64(fits, whole));
 }
 
-void gap_pointwise_plan(gap_pointwise *p, const gap_op *op, int64_t capacity) {
+/* Weight gradients by halves: whole pairs and fours of blocks, and an even number of pixels wherever they are cut. */
+static bool fits_grad(const gap_pointwise *p, int64_t band) {
+    return p->images == 1 && p->out_h * p->out_w >= POINTWISE_SEGMENT && p->out_h * p->out_w % 2 == 0 && band % 2 == 0 &&
+           p->in_blocks % 2 == 0 && p->out_blocks % STRASSEN_WIDE == 0 && p->group % STRASSEN_WIDE == 0;
+}
+
+int64_t gap_pointwise_part_floats(const gap_pointwise *p) {
+    return p->fast_grad ? p->in_blocks / 2 * (p->out_blocks / STRASSEN_WIDE) * STRASSEN_PARTS : p->in_blocks * p->out_blocks * 256;
+}
+
+void gap_pointwise_plan(gap_pointwise *p, const gap_op *op, int64_t capacity, bool strassen) {
     const gap_conv_attr *a = GAP_ATTR_CONST(op, gap_conv_attr);
     const gap_desc *x = &op->in_desc[0], *y = &op->out_desc[0];
     memset(p, 0, sizeof *p);
@@ -39,52 +59,85 @@ void gap_pointwise_plan(gap_pointwise *p, const gap_op *op, int64_t capacity) {
     p->images = p->in_piece == p->in_h ? gap_max64(1, POINTWISE_SEGMENT / band) : 1;
     p->segment = gap_ceil_div(band, gap_ceil_div(band, POINTWISE_SEGMENT));
     p->wide = p->out_h * p->out_w <= 6 ? 4 : 2;
-    const int64_t segments = gap_ceil_div(capacity, p->images);
-    p->chunks = gap_reduce_chunks(segments, (size_t)(p->in_blocks * p->out_blocks) * 1024);
+    p->fast_ahead = strassen && gap_strassen_pays(p->in_blocks, p->out_blocks, p->out_h * p->out_w);
+    p->fast_back = strassen && p->stride[0] * p->stride[1] == 1 && gap_strassen_pays(p->out_blocks, p->in_blocks, p->out_h * p->out_w);
     plan_tile(p, band);
+    p->fast_grad = p->fast_back && fits_grad(p, band);
+    p->chunks = gap_reduce_chunks(gap_ceil_div(capacity, p->images), (size_t)(p->in_blocks * p->out_blocks) * 1024); /* of what the sums become */
 }
 
 /* ---- weights ---- */
 
-/* Sections of `derived`, in floats: weights (out block, in block, 16 in, 16 out), bias (out blocks, 16), weights (in block, out
- * block, 16 out, 16 in). */
-typedef struct { int64_t bias, back, total; } sections;
-
-static sections sections_of(const gap_pointwise *p) {
-    const int64_t w = p->in_blocks * p->out_blocks * 256;
-    return (sections){w, w + p->out_blocks * 16, w + p->out_blocks * 16 + w};
+/* Packed weights of a goal of `blocks` blocks: those of block b begin there, (in block, 16 in, 16 out); by Strassen's method
+ * those of four blocks do. */
+static int64_t weights_at(bool fast, int64_t in_blocks, int64_t blocks, int64_t b) {
+    const int64_t fours = fast ? blocks / STRASSEN_WIDE : 0;
+    return b < fours * STRASSEN_WIDE ? b / STRASSEN_WIDE * gap_strassen_weights(in_blocks)
+                                     : fours * gap_strassen_weights(in_blocks) + (b - fours * STRASSEN_WIDE) * in_blocks * 256;
 }
-size_t gap_pointwise_derived_bytes(const gap_pointwise *p) { return (size_t)sections_of(p).total * sizeof(float); }
-const float *gap_pointwise_back_weights(const gap_pointwise *p, const void *derived) { return (const float *)derived + sections_of(p).back; }
+
+/* The bias stands behind the weights. */
+static int64_t bias_at(const gap_pointwise *p) { return weights_at(p->fast_ahead, p->in_blocks, p->out_blocks, p->out_blocks); }
+size_t gap_pointwise_derived_bytes(const gap_pointwise *p) { return (size_t)(bias_at(p) + p->out_blocks * 16) * sizeof(float); }
+size_t gap_pointwise_derived_back_bytes(const gap_pointwise *p) {
+    return (size_t)weights_at(p->fast_back, p->out_blocks, p->in_blocks, p->in_blocks) * sizeof(float);
+}
 
 typedef struct {
     const gap_pointwise *p;
     const float *weight, *bias; /* (OC, C), (OC) */
-    float *derived;
+    float *to;
+    bool back, fast;
+    int64_t from_blocks, blocks; /* of what is read, and of the goal */
 } derive_job;
 
-static void derive_block(void *arg, int64_t o, int thread) {
-    (void)thread;
-    const derive_job *job = arg;
+/* Weights between block `from` of what is read and block b of the goal: (16 from, 16 b). */
+static void pack_tile(const derive_job *job, int64_t from, int64_t b, float *to) {
     const gap_pointwise *p = job->p;
-    const sections s = sections_of(p);
-    const int64_t rows = gap_min64(16, p->out_c - o * 16);
-    float *bias = job->derived + s.bias + o * 16;
-    for (int64_t l = 0; l < 16; l++) bias[l] = job->bias && l < rows ? job->bias[o * 16 + l] : 0.0f;
-    for (int64_t b = 0; b < p->in_blocks; b++) {
-        const int64_t cols = gap_min64(16, p->in_c - b * 16);
-        float *ahead = job->derived + (o * p->in_blocks + b) * 256, *back = job->derived + s.back + (b * p->out_blocks + o) * 256;
-        memset(ahead, 0, 1024), memset(back, 0, 1024);
-        for (int64_t l = 0; l < rows; l++) {
-            const float *from = job->weight + (o * 16 + l) * p->in_c + b * 16;
-            for (int64_t k = 0; k < cols; k++) back[l * 16 + k] = ahead[k * 16 + l] = from[k];
-        }
+    const int64_t o = job->back ? from : b, c = job->back ? b : from;
+    const int64_t rows = gap_min64(16, p->out_c - o * 16), cols = gap_min64(16, p->in_c - c * 16);
+    memset(to, 0, 1024);
+    for (int64_t l = 0; l < rows; l++) {
+        const float *w = job->weight + (o * 16 + l) * p->in_c + c * 16;
+        if (job->back) memcpy(to + l * 16, w, (size_t)cols * sizeof *w);
+        else
+            for (int64_t k = 0; k < cols; k++) to[k * 16 + l] = w[k];
     }
 }
 
+static void pack_four(const derive_job *job, int64_t b, float *to) {
+    float tiles[2 * STRASSEN_WIDE * 256]; /* (2 from, 4 b, 16, 16) */
+    for (int64_t pair = 0; pair < job->from_blocks / 2; pair++) {
+        for (int64_t k = 0; k < 2 * STRASSEN_WIDE; k++) pack_tile(job, 2 * pair + k / STRASSEN_WIDE, b + k % STRASSEN_WIDE, tiles + k * 256);
+        gap_strassen_pack(job->from_blocks, pair, tiles, to);
+    }
+}
+
+/* What is packed together: four blocks, or one. */
+static void derive_unit(void *arg, int64_t unit, int thread) {
+    (void)thread;
+    const derive_job *job = arg;
+    const int64_t fours = job->fast ? job->blocks / STRASSEN_WIDE : 0, four = unit < fours;
+    const int64_t b = four ? unit * STRASSEN_WIDE : unit - fours + fours * STRASSEN_WIDE;
+    float *to = job->to + weights_at(job->fast, job->from_blocks, job->blocks, b);
+    if (four) pack_four(job, b, to);
+    for (int64_t from = 0; !four && from < job->from_blocks; from++) pack_tile(job, from, b, to + from * 256);
+    if (job->back) return;
+    float *bias = job->to + bias_at(job->p);
+    for (int64_t k = b * 16; k < (b + (four ? STRASSEN_WIDE : 1)) * 16; k++) bias[k] = job->bias && k < job->p->out_c ? job->bias[k] : 0.0f;
+}
+
+static gap_status derive(derive_job *job) {
+    const int64_t units = job->fast ? job->blocks / STRASSEN_WIDE + job->blocks % STRASSEN_WIDE : job->blocks;
+    return gap_parallel_sized(units, derive_unit, job, gap_ns_of_floats(4 * job->p->in_c * job->p->out_c));
+}
+
 gap_status gap_pointwise_derive(const gap_pointwise *p, const float *weight, const float *bias, void *derived) {
-    derive_job job = {p, weight, bias, derived};
-    return gap_parallel_sized(p->out_blocks, derive_block, &job, gap_ns_of_floats(4 * p->in_c * p->out_c));
+    return derive(&(derive_job){p, weight, bias, derived, false, p->fast_ahead, p->in_blocks, p->out_blocks});
+}
+
+gap_status gap_pointwise_derive_back(const gap_pointwise *p, const float *weight, void *derived_back) {
+    return derive(&(derive_job){p, weight, NULL, derived_back, true, p->fast_back, p->out_blocks, p->in_blocks});
 }
 
 /* ---- loading ---- */
@@ -154,11 +207,29 @@ gap_conv_ahead gap_pointwise_ahead(const gap_pointwise_side *side, const gap_poi
 
 /* ---- products ---- */
 
+/* Pixels of an image in the largest band. */
+static int64_t band_pixels(const gap_pointwise_goal *g) { return gap_ceil_div(g->piece, g->stride[0]) * g->grid_w; }
+
+static gap_pointwise_goal with_span(gap_pointwise_goal g) {
+    g.span = g.fast ? parts_of(band_pixels(&g), SPAN) : band_pixels(&g);
+    return g;
+}
+
 gap_pointwise_goal gap_pointwise_forward(const gap_pointwise *p, const gap_sink *out) {
-    return (gap_pointwise_goal){out, p->out_h, p->out_w, p->out_h, p->out_w, {1, 1}, p->out_piece, (p->out_c - 1) % 16 < 8};
+    return with_span((gap_pointwise_goal){out, p->out_h, p->out_w, p->out_h, p->out_w, {1, 1}, p->out_piece, (p->out_c - 1) % 16 < 8, p->fast_ahead, 0});
 }
 gap_pointwise_goal gap_pointwise_backward(const gap_pointwise *p, const gap_sink *dx) {
-    return (gap_pointwise_goal){dx, p->in_h, p->in_w, p->out_h, p->out_w, {p->stride[0], p->stride[1]}, p->in_piece, (p->in_c - 1) % 16 < 8};
+    return with_span((gap_pointwise_goal){dx, p->in_h, p->in_w, p->out_h, p->out_w, {p->stride[0], p->stride[1]}, p->in_piece, (p->in_c - 1) % 16 < 8,
+                                          p->fast_back, 0});
+}
+
+int64_t gap_pointwise_step(const gap_pointwise_goal *g, int64_t b, int64_t end, int64_t wide) {
+    return g->fast && b < g->s->blocks / STRASSEN_WIDE * STRASSEN_WIDE ? STRASSEN_WIDE : gap_min64(wide, end - b);
+}
+
+int64_t gap_pointwise_cut(const gap_pointwise_goal *g, int64_t k, int64_t parts) {
+    const int64_t unit = g->fast ? STRASSEN_WIDE : 1;
+    return k == parts ? g->s->blocks : g->s->blocks / unit * k / parts * unit;
 }
 
 int64_t gap_pointwise_bands(const gap_pointwise_goal *g) { return gap_ceil_div(g->h, g->piece); }
@@ -191,10 +262,11 @@ static void finish(const gap_stream_kernels *k, const gap_pointwise_goal *g, con
 
 /* The kernel's rows, a chain of input blocks at a time, so that its weights stay in the first cache. */
 static void chains(const gap_conv_kernels *k, gap_conv_rows r, const gap_pointwise_product *m) {
+    const int ahead = r.ahead.blocks;
     for (int64_t g = 0; g < m->blocks; g += POINTWISE_CHAIN) {
         r.blocks = (int)gap_min64(POINTWISE_CHAIN, m->blocks - g);
         r.kc_last = g + r.blocks == m->blocks ? (int)m->last : 16;
-        if (m->ahead.blocks < g + r.blocks) r.ahead.blocks = 0;
+        if (ahead < g + r.blocks) r.ahead.blocks = 0;
         k->rows(&r);
         for (int j = 0; j < 2 && r.ahead.blocks; j++) r.ahead.at[j] += r.blocks * r.ahead.block;
         r.start = GAP_CONV_KEEP, r.a += r.blocks * r.a_block, r.w += r.blocks * 256;
@@ -216,25 +288,51 @@ static void scatter(const gap_conv_kernels *k, const gap_pointwise_goal *g, cons
     }
 }
 
-void gap_pointwise_multiply(const gap_kernels *k, const gap_pointwise_goal *g, const gap_pointwise_box *box, const gap_pointwise_product *m) {
+int64_t gap_pointwise_sums_floats(const gap_pointwise_goal *g, int64_t blocks, int64_t images, int64_t pixels) {
+    return g->fast ? gap_strassen_scratch(blocks, images, gap_min64(pixels, g->span)) : 0;
+}
+
+static gap_conv_rows rows_of(const gap_pointwise_goal *g, const gap_pointwise_box *box, const gap_pointwise_product *m) {
     static const int64_t here[1] = {0};
     const gap_sink *s = g->s;
-    const int64_t image = gap_sink_image(s), pixels = box->p1 - box->p0, images = box->n1 - box->n0;
-    const bool keep = s->add || !m->first, sparse = strided(g->stride);
+    const int64_t image = gap_sink_image(s);
+    const bool keep = s->add || !m->first;
+    return (gap_conv_rows){.a = m->a.at, .a_px = 16, .a_row = m->a.image, .a_block = m->a.block, .off = here, .taps = 1, .blocks = (int)m->blocks,
+                           .kc = 16, .kc_last = (int)m->last, .chain = POINTWISE_CHAIN, .w = m->w + weights_at(g->fast, m->in_blocks, s->blocks, box->b0),
+                           .w_tap = 256, .w_block = 256, .w_oc = m->in_blocks * 256, .y = s->y + box->n0 * image + box->b0 * s->plane, .y_px = 16,
+                           .y_row = image, .y_oc = s->plane, .pixels = box->p1 - box->p0, .rows = box->n1 - box->n0,
+                           .oc_blocks = (int)(box->b1 - box->b0), .half = g->half && box->b1 == s->blocks,
+                           .start = keep ? GAP_CONV_KEEP : m->bias ? GAP_CONV_BIAS : GAP_CONV_ZERO, .bias = gap_shift_(m->bias, box->b0 * 16),
+                           .ahead = m->ahead};
+}
+
+static gap_strassen strassen_of(const gap_kernels *k, const gap_pointwise_product *m) {
+    return (gap_strassen){.k = k->conv, .first = m->from, .in_blocks = m->in_blocks, .scratch = m->sums};
+}
+
+void gap_pointwise_sums(const gap_kernels *k, const gap_pointwise_goal *g, const gap_pointwise_box *box, const gap_pointwise_product *m) {
+    const gap_conv_rows r = rows_of(g, box, m);
+    const gap_strassen s = strassen_of(k, m);
+    gap_strassen_sums(&s, &r);
+}
+
+void gap_pointwise_multiply(const gap_kernels *k, const gap_pointwise_goal *g, const gap_pointwise_box *box, const gap_pointwise_product *m) {
+    const int64_t image = gap_sink_image(g->s), pixels = box->p1 - box->p0, images = box->n1 - box->n0;
+    const bool sparse = strided(g->stride), fast = g->fast && box->b0 < g->s->blocks / STRASSEN_WIDE * STRASSEN_WIDE;
     int64_t p0, p1;
     gap_pointwise_band(g, m->band, &p0, &p1);
-    if (sparse && !keep && box->p0 == p0) clear(g, box, m->band);
-    gap_conv_rows r = {.a = m->a.at, .a_px = 16, .a_row = m->a.image, .a_block = m->a.block, .off = here, .taps = 1, .kc = 16, .chain = POINTWISE_CHAIN,
-                       .w = m->w, .w_tap = 256, .w_block = 256, .w_oc = m->w_oc, .y = s->y + box->n0 * image + box->b0 * s->plane, .y_px = 16,
-                       .y_row = image, .y_oc = s->plane, .pixels = pixels, .rows = images, .oc_blocks = (int)(box->b1 - box->b0), .half = g->half && box->b1 == s->blocks,
-                       .start = keep ? GAP_CONV_KEEP : m->bias ? GAP_CONV_BIAS : GAP_CONV_ZERO, .bias = m->bias, .ahead = m->ahead};
+    gap_conv_rows r = rows_of(g, box, m);
+    if (sparse && r.start != GAP_CONV_KEEP && box->p0 == p0) clear(g, box, m->band);
+    if (!fast) r.w += m->from * 256;
     if (sparse || g->h * g->w == 1) r.ahead.blocks = 0;
     if (pixels == 1 && g->h * g->w == 1) { /* a pixel per image: the images make the row */
         r.a_px = m->a.image, r.y_px = image, r.pixels = images, r.rows = 1;
         chains(k->conv, r, m);
     } else if (!sparse) {
+        const gap_strassen s = strassen_of(k, m);
         r.y += box->p0 * 16;
-        chains(k->conv, r, m);
+        if (fast) gap_strassen_rows(&s, &r);
+        else chains(k->conv, r, m);
     } else {
         for (int64_t n = 0; n < images && pixels > 0; n++) {
             gap_conv_rows one = r;
@@ -253,15 +351,21 @@ typedef struct {
     const gap_pointwise_goal *goal;
     int64_t in_c, in_blocks, n;
     const float *w, *bias;
-    int64_t images, bands, steps, parts, group, wide; /* images of a step; steps (bands of images) of a unit; input blocks at once */
+    int64_t images, bands, spans, steps, parts, group, wide; /* images of a step; spans of a band; steps of a unit; input blocks at once */
+    int64_t sums;                 /* floats of scratch for those of a fast goal, in front of the loaded input */
     int64_t run;                  /* steps that go together because their input lies in place and fits the cache; else 1 */
     gap_scratch scratch;
 } all_job;
 
-/* Band `step` of all images: its images and pixels; none behind the last one. */
+static int64_t band_of(const all_job *job, int64_t step) { return step / job->spans % job->bands; }
+
+/* Step `step` of all images: its images and pixels; no images behind the last one, no pixels where its band has fewer spans. */
 static void all_step(const all_job *job, int64_t step, gap_pointwise_box *box) {
-    box->n0 = gap_min64(job->n, step / job->bands * job->images), box->n1 = gap_min64(job->n, box->n0 + job->images);
-    gap_pointwise_band(job->goal, step % job->bands, &box->p0, &box->p1);
+    const int64_t span = step % job->spans * job->goal->span;
+    box->n0 = gap_min64(job->n, step / job->spans / job->bands * job->images), box->n1 = gap_min64(job->n, box->n0 + job->images);
+    gap_pointwise_band(job->goal, band_of(job, step), &box->p0, &box->p1);
+    if (job->spans == 1) return;
+    box->p0 = gap_min64(box->p1, box->p0 + span), box->p1 = gap_min64(box->p1, box->p0 + job->goal->span);
 }
 
 /* What of the input stands behind `from`: its next blocks, or the first ones of the unit's next step. */
@@ -275,19 +379,21 @@ static gap_conv_ahead all_ahead(const all_job *job, const gap_pointwise_box *fro
 
 static void all_box(const all_job *job, int64_t part, int64_t step, int64_t end, float *scratch) {
     const gap_pointwise_goal *g = job->goal;
-    const int64_t o0 = g->s->blocks * part / job->parts, o1 = g->s->blocks * (part + 1) / job->parts;
+    const int64_t o0 = gap_pointwise_cut(g, part, job->parts), o1 = gap_pointwise_cut(g, part + 1, job->parts);
     gap_pointwise_box from = {.b0 = 0};
     all_step(job, step, &from);
+    if (job->spans > 1 && from.p0 == from.p1) return;
     for (; from.b0 < job->in_blocks; from.b0 = from.b1) {
         from.b1 = gap_min64(job->in_blocks, from.b0 + job->group);
         const bool final = from.b1 == job->in_blocks;
-        gap_pointwise_product m = {.a = gap_pointwise_load(job->k->stream, job->in, &from, scratch), .blocks = from.b1 - from.b0,
-                                   .last = final ? job->in_c - (job->in_blocks - 1) * 16 : 16, .w_oc = job->in_blocks * 256, .band = step % job->bands,
-                                   .first = from.b0 == 0, .final = final, .ahead = all_ahead(job, &from, step, end)};
+        gap_pointwise_product m = {.a = gap_pointwise_load(job->k->stream, job->in, &from, scratch + job->sums), .from = from.b0,
+                                   .blocks = from.b1 - from.b0, .in_blocks = job->in_blocks, .last = final ? job->in_c - (job->in_blocks - 1) * 16 : 16,
+                                   .band = band_of(job, step), .w = job->w, .bias = job->bias, .first = from.b0 == 0, .final = final,
+                                   .ahead = all_ahead(job, &from, step, end), .sums = scratch};
+        if (g->fast) gap_pointwise_sums(job->k, g, &from, &m);
         gap_pointwise_box to = from;
         for (to.b0 = o0; to.b0 < o1; to.b0 = to.b1) {
-            to.b1 = gap_min64(o1, to.b0 + job->wide);
-            m.w = job->w + to.b0 * m.w_oc + from.b0 * 256, m.bias = job->bias ? job->bias + to.b0 * 16 : NULL;
+            to.b1 = to.b0 + gap_pointwise_step(g, to.b0, o1, job->wide);
             gap_pointwise_multiply(job->k, g, &to, &m);
             m.ahead.blocks = 0; /* once is enough */
         }
@@ -305,9 +411,8 @@ static void all_run(const all_job *job, int64_t part, int64_t first, int64_t end
             all_step(job, step, &from);
             to = from, to.b0 = o, to.b1 = next;
             const gap_pointwise_product m = {.a = gap_pointwise_load(job->k->stream, job->in, &from, NULL), .blocks = job->in_blocks,
-                                             .last = job->in_c - (job->in_blocks - 1) * 16, .w_oc = job->in_blocks * 256, .band = step % job->bands,
-                                             .w = job->w + o * job->in_blocks * 256, .bias = job->bias ? job->bias + o * 16 : NULL,
-                                             .first = true, .final = true};
+                                             .in_blocks = job->in_blocks, .last = job->in_c - (job->in_blocks - 1) * 16, .band = band_of(job, step),
+                                             .w = job->w, .bias = job->bias, .first = true, .final = true};
             gap_pointwise_multiply(job->k, g, &to, &m);
         }
     }
@@ -316,7 +421,7 @@ static void all_run(const all_job *job, int64_t part, int64_t first, int64_t end
 static void all_unit(void *arg, int64_t unit, int thread) {
     all_job *job = arg;
     const int64_t part = unit % job->parts, first = unit / job->parts * job->steps;
-    const int64_t end = gap_min64(first + job->steps, gap_ceil_div(job->n, job->images) * job->bands);
+    const int64_t end = gap_min64(first + job->steps, gap_ceil_div(job->n, job->images) * job->bands * job->spans);
     int slot;
     float *scratch = gap_scratch_take(&job->scratch, thread, &slot);
     for (int64_t step = first, next; step < end; step = next) {
@@ -327,30 +432,35 @@ static void all_unit(void *arg, int64_t unit, int thread) {
     gap_scratch_give(&job->scratch, slot);
 }
 
-/* Pixels of an image in the largest band. */
-static int64_t band_pixels(const gap_pointwise_goal *g) { return gap_ceil_div(g->piece, g->stride[0]) * g->grid_w; }
 /* The most images that a unit takes, and input blocks at once, where they are loaded. */
 static int64_t most_images(const gap_pointwise_goal *g) { return g->piece == g->h ? gap_max64(1, 256 / band_pixels(g)) : 1; }
 static int64_t most_blocks(const gap_pointwise_goal *g, int64_t blocks) {
+    if (g->fast) return gap_strassen_group(blocks);
     const int64_t fits = LOADED / 64 / (most_images(g) * band_pixels(g));
     return fits >= blocks ? blocks : gap_min64(blocks, gap_max64(1, fits / POINTWISE_CHAIN) * POINTWISE_CHAIN);
 }
+static int64_t sums_floats(const gap_pointwise_goal *g, int64_t blocks) {
+    return gap_pointwise_sums_floats(g, most_blocks(g, blocks), most_images(g), band_pixels(g));
+}
 static size_t all_bytes(const gap_pointwise_goal *g, int64_t blocks, int64_t w) {
-    return (size_t)gap_pointwise_scratch(w, most_images(g) * band_pixels(g) * most_blocks(g, blocks)) * sizeof(float);
+    return (size_t)(sums_floats(g, blocks) + gap_pointwise_scratch(w, most_images(g) * band_pixels(g) * most_blocks(g, blocks))) * sizeof(float);
 }
 
 gap_status gap_pointwise_all(const gap_op_ctx *ctx, const gap_pointwise_side *in, const gap_pointwise_goal *goal, int64_t in_c, const float *w,
                              const float *bias, int slots) {
     const int64_t pixels = band_pixels(goal), want = UNITS_PER_THREAD * gap_threads_get();
     all_job job = {.k = ctx->kernels, .in = in, .goal = goal, .in_c = in_c, .in_blocks = in->s->blocks, .n = ctx->n, .w = w, .bias = bias,
-                   .images = gap_min64(ctx->n, most_images(goal)), .bands = gap_pointwise_bands(goal), .wide = pixels <= 6 ? 4 : 2};
+                   .images = gap_min64(ctx->n, most_images(goal)), .bands = gap_pointwise_bands(goal),
+                   .spans = gap_ceil_div(pixels, goal->span), .wide = pixels <= 6 ? 4 : 2};
     while (job.images > 1 && job.images * pixels >= 56 && gap_ceil_div(ctx->n, job.images) * job.bands < want) job.images = (job.images + 1) / 2;
-    const int64_t all = gap_ceil_div(ctx->n, job.images) * job.bands;
+    const int64_t all = gap_ceil_div(ctx->n, job.images) * job.bands; /* a band's spans stay together: the last one finishes it */
     job.steps = gap_max64(1, all / (2 * want));
     const int64_t units = gap_ceil_div(all, job.steps);
-    job.parts = gap_min64(gap_ceil_div(want, units), gap_ceil_div(goal->s->blocks, 4));
-    job.run = gap_pointwise_in_place(in) && goal->s->blocks > job.wide ? gap_max64(1, LOADED * 3 / 2 / (job.in_blocks * job.images * pixels * 64)) : 1;
-    job.group = gap_pointwise_in_place(in) ? job.in_blocks : most_blocks(goal, job.in_blocks);
+    job.steps *= job.spans;
+    job.parts = gap_min64(gap_ceil_div(want, units), goal->fast ? goal->s->blocks / STRASSEN_WIDE : gap_ceil_div(goal->s->blocks, 4));
+    job.sums = sums_floats(goal, job.in_blocks);
+    job.run = gap_pointwise_in_place(in) && !goal->fast && goal->s->blocks > job.wide ? gap_max64(1, LOADED * 3 / 2 / (job.in_blocks * job.images * pixels * 64)) : 1;
+    job.group = gap_pointwise_in_place(in) && !goal->fast ? job.in_blocks : most_blocks(goal, job.in_blocks);
     gap_scratch_begin(&job.scratch, ctx->workspace, all_bytes(goal, job.in_blocks, in->w), slots);
     return gap_parallel_sized(units * job.parts, all_unit, &job, gap_ns_of_fmas(ctx->n * goal->grid_h * goal->grid_w * in_c * goal->s->blocks * 16));
 }
@@ -360,7 +470,7 @@ gap_status gap_pointwise_run(const gap_pointwise *p, const gap_op_ctx *ctx, cons
     const float *w = derived;
     const gap_pointwise_side side = gap_pointwise_input(p, in);
     const gap_pointwise_goal goal = gap_pointwise_forward(p, out);
-    return gap_pointwise_all(ctx, &side, &goal, p->in_c, w, has_bias ? w + sections_of(p).bias : NULL, slots);
+    return gap_pointwise_all(ctx, &side, &goal, p->in_c, w, has_bias ? w + bias_at(p) : NULL, slots);
 }
 
 size_t gap_pointwise_workspace_bytes(const gap_pointwise *p, bool training, int slots) {

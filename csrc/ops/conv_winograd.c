@@ -168,12 +168,39 @@ static void load_area(const run_job *job, const wino_area *a) {
         }
 }
 
+/* The planes that storing and finishing read, which nobody has read before: of image 0, block 0. */
+typedef struct { const float *at[4]; int n; } wino_readings;
+
+static wino_readings readings_of(const gap_sink *out) {
+    const gap_epilogue *e = &out->epi;
+    const float *const all[4] = {out->add ? out->y : NULL, e->out, e->z, e->z2};
+    wino_readings r = {.n = 0};
+    for (int k = 0; k < 4; k++)
+        if (all[k] && e->kind == GAP_EPILOGUE_MASK) r.at[r.n++] = all[k];
+    return r;
+}
+
+/* Asks for share `step` of `steps` of them, of the area's rows of output blocks [o, o + group). */
+static void fetch(const run_job *job, const wino_readings *r, const wino_area *a, int64_t o, int group, int64_t step, int64_t steps) {
+    const gap_wino *w = job->w;
+    const int64_t y0 = a->r0 * w->m, pixels = (gap_min64(w->out_h, a->r1 * w->m) - y0) * w->out_w, planes = group * (a->n1 - a->n0);
+    for (int64_t k = planes * pixels * step / steps, end = planes * pixels * (step + 1) / steps, next; k < end; k = next) {
+        const int64_t plane = k / pixels, from = k % pixels;
+        const int64_t at = (a->n0 + plane / group) * gap_sink_image(job->out) + (o + plane % group) * job->out->plane + (y0 * w->out_w + from) * 16;
+        next = gap_min64(end, (plane + 1) * pixels);
+        for (int j = 0; j < r->n; j++)
+            for (int64_t p = 0; p < next - k; p++) __builtin_prefetch(r->at[j] + at + p * 16, 0, 2);
+    }
+}
+
 /* P of output blocks [o, o + group): chains over channels, in order. */
 static void multiply(const run_job *job, const wino_area *a, int64_t o, int group) {
     const gap_wino *w = job->w;
+    const wino_readings behind = readings_of(job->out);
     const int64_t all = a->tiles * (a->n1 - a->n0);
     gap_wino_product q = {.v_block = all * 16, .u_oc = block_floats(w), .p_oc = all * 16, .tiles = all, .oc_blocks = group};
-    for (int pos = 0; pos < w->n_pos; pos++)
+    for (int pos = 0; pos < w->n_pos; pos++) {
+        if (behind.n > 0 && a->c1 == w->tiles_w) fetch(job, &behind, a, o, group, pos, w->n_pos);
         for (int64_t c = 0; c < w->in_c; c += GAP_WINO_CHAIN) {
             q.v = a->v + pos * w->v_pos + c * all, q.p = a->p + pos * w->p_pos;
             q.u = job->weights + o * block_floats(w) + pos * w->u_pos + c * 16;
@@ -181,6 +208,7 @@ static void multiply(const run_job *job, const wino_area *a, int64_t o, int grou
             q.channels = (int)gap_min64(GAP_WINO_CHAIN, w->in_c - c), q.keep = c > 0;
             job->k->product(&q);
         }
+    }
 }
 
 static void store_area(const run_job *job, const wino_area *a, int64_t o, int group) {

@@ -32,6 +32,7 @@ typedef struct {
     gap_act act;
     float act_arg;
     bool lazy, residual_lazy; /* the producer of x (of the residual) reads its gradient through GAP_COEF rows */
+    bool masked;              /* dy comes as g, and the tables' gradients are made: by the convolution that wrote it last (ops.h, join) */
 } gap_affine_attr;
 
 /* Weight k of an op, at channel c; `absent` where the layer has none. */

@@ -67,6 +67,7 @@ typedef struct {
 struct gap_op {
     const gap_op_def *def;
     unsigned backward_needs, gradient_inplace; /* the def's, and what fusion added */
+    unsigned no_gradient;             /* GAP_NEED_IN bits: inputs whose gradient is another reader's task, as fusion shared it out */
     const char *layer;                /* dotted layer name, for messages; lives as long as the graph */
     int layer_id;                     /* fixed number of the layer: the op coordinate of its draws */
     int n_in, n_out;

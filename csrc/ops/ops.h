@@ -25,11 +25,14 @@ void gap_input_of_byte(const gap_input_attr *attr, int64_t channel, float *scale
 /* ops/conv.c: (C,H,W) -> (OC,OH,OW). weight: OIHW (OC, C/groups, KH, KW); bias (OC) or -1. Depthwise and grouped included. */
 typedef struct {
     bool apply;                   /* in[1] is a table (norm.h): the input is act(in[0]*scale + shift) */
-    gap_act act;
+    gap_act act;                  /* of apply, and of join */
     float act_arg;
     bool sums;                    /* out[1]: sums of out[0] about weight[GAP_CONV_NORM + running mean]; its gradient: coefficients,
                                    * through which out[0]'s own gradient is read */
     int gate;                     /* > 0: in[gate] (C, 1, 1) scales the input's channels */
+    int join;                     /* > 0: in[0] is what an affine made of in[join..]: x, its table[, residual, its table] (norm.h). Its gradient
+                                   * is complete with this op's, which masks it by act and makes the tables' */
+    bool join_out;                /* the mask from in[0]; else from x*scale + shift */
     bool fixed;                   /* evaluation: y = out_act(conv*scale + shift [+ in[residual]]), statistics at weight[GAP_CONV_NORM] */
     int residual;                 /* > 0: there is one */
     gap_act out_act;

@@ -1,5 +1,5 @@
-/* bench_pointwise.c — 1x1 convolutions as training runs them between BatchNorms: the direct method beside the pointwise one,
- * forward and backward (both gradients), in GFLOP/s, % of this machine's peak, and GB/s of what must travel once.
+/* bench_pointwise.c — 1x1 convolutions as training runs them between BatchNorms: the direct method, products by chains, and
+ * products by Strassen's method, forward and backward (both gradients), in GFLOP/s, % of this machine's peak, and GB/s of what must travel once.
  *
  *     bench_pointwise [SET] [THREADS] [FIRST [LAST]]     rows FIRST..LAST of the table only
  */
@@ -63,22 +63,22 @@ static size_t direct_need(const pw_shape *s, int64_t capacity, direct *m, gap_op
     return need < more ? more : need;
 }
 
-typedef struct { double fwd[2], back[2]; } times;
+typedef struct { double fwd[3], back[3]; } times;
 static void at_most(double *best, double took) {
     if (took < *best) *best = took;
 }
 
-/* Both methods in turn, best of several rounds. */
-static times measure(pw_case *c, direct *m, bool plain, const gap_kernels *kernels) {
+/* All methods in turn, best of several rounds. */
+static times measure(pw_case *c, pw_case *halves, direct *m, bool plain, const gap_kernels *kernels) {
     const gap_source x = plain ? pw_source_x(c) : pw_norm_x(c), dy = pw_norm_dy(c);
     const gap_sink y = pw_sums_y(c), dx = plain ? pw_sink_dx(c) : pw_mask_dx(c);
     gap_op_ctx ctx = c->ctx, old = c->ctx;
-    times t = {{1e9, 1e9}, {1e9, 1e9}};
+    times t = {{1e9, 1e9, 1e9}, {1e9, 1e9, 1e9}};
     double total = 0;
     old.derived = m->derived, old.dweight[0] = c->dw;
     (void)kernels;
     for (int rep = 0; rep < 3 || (total < 0.5 && rep < 100); rep++) {
-        double at[5];
+        double at[7];
         at[0] = now();
         CHECK_OK(gap_conv_run(&m->ahead, &old, &m->d, &x, &y, false, c->slots));
         at[1] = now();
@@ -87,36 +87,45 @@ static times measure(pw_case *c, direct *m, bool plain, const gap_kernels *kerne
         at[2] = now();
         CHECK_OK(gap_pointwise_run(&c->plan, &ctx, c->derived, &x, &y, false, c->slots));
         at[3] = now();
-        CHECK_OK(gap_pointwise_back(&c->plan, &ctx, c->derived, &x, &dy, &dx, c->dw, false, c->slots));
+        CHECK_OK(gap_pointwise_back(&c->plan, &ctx, c->derived_back, &x, &dy, &dx, c->dw, false, c->slots));
         at[4] = now();
+        CHECK_OK(gap_pointwise_run(&halves->plan, &halves->ctx, halves->derived, &x, &y, false, c->slots));
+        at[5] = now();
+        CHECK_OK(gap_pointwise_back(&halves->plan, &halves->ctx, halves->derived_back, &x, &dy, &dx, c->dw, false, c->slots));
+        at[6] = now();
         at_most(&t.fwd[0], at[1] - at[0]), at_most(&t.back[0], at[2] - at[1]), at_most(&t.fwd[1], at[3] - at[2]), at_most(&t.back[1], at[4] - at[3]);
-        total += at[4] - at[0];
+        at_most(&t.fwd[2], at[5] - at[4]), at_most(&t.back[2], at[6] - at[5]);
+        total += at[6] - at[0];
     }
     return t;
 }
 
-static void show(const row *r, const gap_kernels *kernels, double top, double sum[4]) {
+static void show(const row *r, const gap_kernels *kernels, double top, double sum[6]) {
     const pw_shape *s = &r->s;
-    pw_case c;
+    pw_case c, halves;
     direct m;
+    pw_strassen = false;
     pw_make(&c, s, kernels, s->n, true, 0);
     const size_t need = direct_need(s, s->n, &m, c.op, r->plain, c.slots);
     pw_free(&c);
     pw_make(&c, s, kernels, s->n, true, need);
     direct_need(s, s->n, &m, c.op, r->plain, c.slots);
+    pw_strassen = true;
+    pw_make(&halves, s, kernels, s->n, true, 0);
     CHECK_OK(gap_alloc(&m.derived, m.e.total, 1));
     CHECK_OK(gap_conv_derive(&m.ahead, &m.d, m.derived, c.w, NULL));
     CHECK_OK(gap_conv_derive(&m.back, &m.e, m.derived, c.w, NULL));
-    const times t = measure(&c, &m, r->plain, kernels);
+    const times t = measure(&c, &halves, &m, r->plain, kernels);
     const double flop = 2.0 * (double)(c.n_y / (size_t)(c.out_blocks * 16)) * (double)(s->c * s->oc);
     const double ahead = 4.0 * (double)(c.n_x / (size_t)(s->s[0] * s->s[1]) + c.n_y), back = 4.0 * (double)(c.n_x + c.n_x / (size_t)(s->s[0] * s->s[1]) + 2 * c.n_y);
-    printf("%-20s fwd %7.2f -> %7.2f ms  %6.1f -> %6.1f GF/s (%3.0f %%) %5.1f GB/s   back %7.2f -> %7.2f ms  %6.1f -> %6.1f GF/s (%3.0f %%) %5.1f GB/s\n", r->name,
-           t.fwd[0] * 1e3, t.fwd[1] * 1e3, flop / t.fwd[0] * 1e-9, flop / t.fwd[1] * 1e-9, flop / t.fwd[1] * 1e-7 / top, ahead / t.fwd[1] * 1e-9,
-           t.back[0] * 1e3, t.back[1] * 1e3, 2 * flop / t.back[0] * 1e-9, 2 * flop / t.back[1] * 1e-9, 2 * flop / t.back[1] * 1e-7 / top, back / t.back[1] * 1e-9);
+    const bool fast[2] = {halves.plan.fast_ahead, halves.plan.fast_back};
+    printf("%-20s fwd %7.2f %7.2f %7.2f ms (%3.0f %%, %3.0f %% of peak%s) %5.1f GB/s   back %7.2f %7.2f %7.2f ms (%3.0f %%, %3.0f %%%s) %5.1f GB/s\n", r->name,
+           t.fwd[0] * 1e3, t.fwd[1] * 1e3, t.fwd[2] * 1e3, flop / t.fwd[1] * 1e-7 / top, flop / t.fwd[2] * 1e-7 / top, fast[0] ? "" : ", the same", ahead / t.fwd[2] * 1e-9,
+           t.back[0] * 1e3, t.back[1] * 1e3, t.back[2] * 1e3, 2 * flop / t.back[1] * 1e-7 / top, 2 * flop / t.back[2] * 1e-7 / top, fast[1] ? "" : ", the same", back / t.back[2] * 1e-9);
     fflush(stdout);
-    for (int k = 0; k < 2; k++) sum[k] += t.fwd[k], sum[2 + k] += t.back[k];
+    for (int k = 0; k < 3; k++) sum[k] += t.fwd[k], sum[3 + k] += t.back[k];
     gap_free(m.derived);
-    pw_free(&c);
+    pw_free(&c), pw_free(&halves);
 }
 
 int main(int argc, char **argv) {
@@ -125,9 +134,9 @@ int main(int argc, char **argv) {
     if (argc > 2) CHECK_OK(gap_threads_set(atoi(argv[2])));
     const int first = argc > 3 ? atoi(argv[3]) : 0, last = argc > 4 ? atoi(argv[4]) : argc > 3 ? first : GAP_COUNTOF(rows) - 1;
     const double top = peak(kernels) * gap_threads_get();
-    double sum[4] = {0, 0, 0, 0};
-    printf("set %s, %d threads, peak %.1f GFLOP/s; direct -> pointwise\n", gap_kernel_set_name(kernels->id), gap_threads_get(), top);
+    double sum[6] = {0};
+    printf("set %s, %d threads, peak %.1f GFLOP/s; direct, by chains, by halves\n", gap_kernel_set_name(kernels->id), gap_threads_get(), top);
     for (int k = first; k <= last && k < GAP_COUNTOF(rows); k++) show(&rows[k], kernels, top, sum);
-    printf("together: forward %.1f -> %.1f ms, backward %.1f -> %.1f ms\n", sum[0] * 1e3, sum[1] * 1e3, sum[2] * 1e3, sum[3] * 1e3);
+    printf("together: forward %.1f, %.1f, %.1f ms, backward %.1f, %.1f, %.1f ms\n", sum[0] * 1e3, sum[1] * 1e3, sum[2] * 1e3, sum[3] * 1e3, sum[4] * 1e3, sum[5] * 1e3);
     return harness_end();
 }

@@ -21,9 +21,11 @@ typedef struct {
     float *dy, *zy, *ry;            /* outputs: g, z2, a residual */
     float *y, *dx, *w, *b, *dw, *out_sums, *in_sums, *in_sums2;
     float *vx[8], *vy[8];           /* vectors over padded channels of the input, of the output; [7]: (n, padded) gates */
-    unsigned char *work, *derived;
-    size_t work_bytes, derived_bytes;
+    unsigned char *work, *derived, *derived_back;
+    size_t work_bytes, derived_bytes, back_bytes;
 } pw_case;
+
+static bool pw_strassen = true; /* plans made from now on may use Strassen's method, as in precision "fast" */
 
 #define PW_GUARD 256 /* bytes behind workspace and derived data that must stay as they are */
 
@@ -61,7 +63,7 @@ static inline void pw_make(pw_case *c, const pw_shape *s, const gap_kernels *ker
     CHECK_OK(gap_emit_conv(&c->list, (gap_origin){"conv", 0}, value, &attr, 0, 1, &out));
     c->op = &c->list.op[0];
     CHECK(gap_pointwise_fits(c->op));
-    gap_pointwise_plan(&c->plan, c->op, capacity);
+    gap_pointwise_plan(&c->plan, c->op, capacity, pw_strassen);
     const gap_desc *o = &c->op->out_desc[0];
     c->slots = gap_scratch_count();
     c->in_blocks = c->plan.in_blocks, c->out_blocks = c->plan.out_blocks;
@@ -77,20 +79,22 @@ static inline void pw_make(pw_case *c, const pw_shape *s, const gap_kernels *ker
     c->out_sums = pw_blank(c->n_out_sums), c->in_sums = pw_blank(c->n_in_sums), c->in_sums2 = pw_blank(c->n_in_sums);
     harness_fill(c->w, c->n_w, 8), harness_fill(c->b, (size_t)s->oc, 9);
     pw_vectors(c->vx, capacity, s->c, c->in_blocks, 10), pw_vectors(c->vy, capacity, s->oc, c->out_blocks, 1000);
-    c->work_bytes = gap_pointwise_workspace_bytes(&c->plan, training, c->slots) + extra, c->derived_bytes = gap_pointwise_derived_bytes(&c->plan);
+    c->work_bytes = gap_pointwise_workspace_bytes(&c->plan, training, c->slots) + extra, c->derived_bytes = gap_pointwise_derived_bytes(&c->plan), c->back_bytes = gap_pointwise_derived_back_bytes(&c->plan);
     CHECK_OK(gap_alloc(&c->work, c->work_bytes + PW_GUARD, 1));
     CHECK_OK(gap_alloc(&c->derived, c->derived_bytes + PW_GUARD, 1));
-    memset(c->work, 0xFF, c->work_bytes + PW_GUARD), memset(c->derived, 0xFF, c->derived_bytes + PW_GUARD);
+    CHECK_OK(gap_alloc(&c->derived_back, c->back_bytes + PW_GUARD, 1));
+    memset(c->work, 0xFF, c->work_bytes + PW_GUARD), memset(c->derived, 0xFF, c->derived_bytes + PW_GUARD), memset(c->derived_back, 0xFF, c->back_bytes + PW_GUARD);
     c->ctx = (gap_op_ctx){.n = capacity, .capacity = capacity, .training = training, .workspace = c->work, .derived = c->derived, .kernels = kernels};
     CHECK_OK(gap_pointwise_derive(&c->plan, c->w, c->b, c->derived));
+    CHECK_OK(gap_pointwise_derive_back(&c->plan, c->w, c->derived_back));
 }
 
 static inline void pw_free(pw_case *c) {
     float *all[] = {c->x, c->rx, c->ox, c->zx, c->dy, c->zy, c->ry, c->y, c->dx, c->w, c->b, c->dw, c->out_sums, c->in_sums, c->in_sums2};
-    for (int k = 0; k < PW_GUARD; k++) CHECK(c->work[c->work_bytes + (size_t)k] == 0xFF && c->derived[c->derived_bytes + (size_t)k] == 0xFF);
+    for (int k = 0; k < PW_GUARD; k++) CHECK(c->work[c->work_bytes + (size_t)k] == 0xFF && c->derived[c->derived_bytes + (size_t)k] == 0xFF && c->derived_back[c->back_bytes + (size_t)k] == 0xFF);
     for (int k = 0; k < GAP_COUNTOF(all); k++) gap_free(all[k]);
     for (int k = 0; k < 8; k++) gap_free(c->vx[k]), gap_free(c->vy[k]);
-    gap_free(c->work), gap_free(c->derived);
+    gap_free(c->work), gap_free(c->derived), gap_free(c->derived_back);
     gap_oplist_free(&c->list);
 }
 

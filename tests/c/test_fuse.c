@@ -5,7 +5,7 @@
 
 /* ---- what a list looks like ---- */
 
-static const char *const rule_names[GAP_RULE_COUNT] = {"dead", "join", "act", "bn_sums", "bn_apply", "gate", "bn_fixed", "pool_act", "pixels", "bytes", "slices", "inplace", "share"};
+static const char *const rule_names[GAP_RULE_COUNT] = {"dead", "join", "act", "bn_sums", "bn_apply", "gate", "join_back", "bn_fixed", "pool_act", "pixels", "bytes", "slices", "inplace", "share"};
 
 static gap_status plan_under(gap_plan **p, const net *t, const gap_plan_options *o, const char *rules) {
     if (rules != NULL) setenv("GAPLESS_FUSE", rules, 1);
@@ -30,12 +30,13 @@ static const char *only(const char *names) {
 static void op_text(const gap_op *op, char *text) {
     if (op->def == &gap_op_conv) {
         const gap_conv_fuse *f = &GAP_ATTR_CONST(op, gap_conv_attr)->fuse;
-        sprintf(text, "conv%s%s%s%s%s%s", f->apply ? ":apply" : "", f->apply && f->act ? ":act" : "", f->sums ? ":sums" : "",
-                f->fixed ? ":fixed" : "", f->residual ? ":residual" : "", f->out_act ? ":act" : "");
+        sprintf(text, "conv%s%s%s%s%s%s%s", f->apply ? ":apply" : "", f->apply && f->act ? ":act" : "", f->sums ? ":sums" : "",
+                f->join == 0 ? "" : op->n_in - f->join == 4 ? ":masks2" : ":masks", f->fixed ? ":fixed" : "", f->residual ? ":residual" : "",
+                f->out_act ? ":act" : "");
     } else if (op->def == &gap_op_affine) {
         const gap_affine_attr *a = GAP_ATTR_CONST(op, gap_affine_attr);
-        sprintf(text, "affine%s%s%s%s", op->n_in == 4 ? ":join2" : op->n_in == 3 ? ":join" : "", a->act ? ":act" : "", a->lazy ? ":lazy" : "",
-                a->residual_lazy ? ":residual_lazy" : "");
+        sprintf(text, "affine%s%s%s%s%s", op->n_in == 4 ? ":join2" : op->n_in == 3 ? ":join" : "", a->act ? ":act" : "", a->lazy ? ":lazy" : "",
+                a->residual_lazy ? ":residual_lazy" : "", a->masked ? ":masked" : "");
     } else {
         sprintf(text, "%s", op->def == &gap_op_affine_fixed ? "fixed" : op->def->name);
     }
@@ -193,6 +194,57 @@ static void test_fuse_bn_apply(void) {
     t = head(t, 16, conv(&t, "b", 16, 16, v));
     t.store->entry[gap_store_find(t.store, "b.weight")].trainable = false;
     check_list(t, true, only(both), "conv:sums norm conv:apply:act");
+}
+
+/* conv, norm, act: value z; a convolution of it, norm, joined with z or with what `shortcut` makes of it */
+static net net_of_block(const char *act, int shortcut) {
+    net t = net_begin(5, 4, 4);
+    const int z = net_one(&t, act, "act", NO_ARGS, norm(&t, "bn", 16, conv(&t, "conv", 5, 16, 0)));
+    const int before = shortcut == 2 ? net_one(&t, "MaxPool2d", "pool", ARGS(3, 1, 1), z) : z;
+    const int u = norm(&t, "bn2", 16, conv(&t, "conv2", 16, 16, z));
+    const int w = shortcut == 1 ? norm(&t, "down.bn", 16, net_one(&t, "Conv2d", "down", ARGS(16, 16, 1), z)) : before;
+    const int y = net_one(&t, act, "act2", NO_ARGS, net_two(&t, "Add", "add", u, w));
+    return head(t, 16, net_two(&t, "Add", "add2", conv(&t, "conv3", 16, 16, y), y));
+}
+
+static void test_fuse_join_back(void) {
+    const char *back = "join act bn_sums join_back";
+    check_list(net_of_block("ReLU", 0), true, only(back),
+               "conv:sums norm affine:act:lazy:masked conv:sums:masks norm affine:join:act:lazy:masked conv:masks add");
+    check_list(net_of_block("Tanh", 1), true, only(back),
+               "conv:sums norm affine:act:lazy:masked conv:sums:masks norm conv:sums norm affine:join2:act:lazy:residual_lazy:masked conv:masks2 add");
+    check_list(net_of_block("ReLU", 2), true, only(back), /* the pool is the first to read, and so the last to write */
+               "conv:sums norm affine:act:lazy max_pool conv:sums norm affine:join:act:lazy:masked conv:masks add");
+    check_list(net_of_block("SiLU", 0), true, only(back), /* the gradient of a joined one is not in its output */
+               "conv:sums norm affine:act:lazy:masked conv:sums:masks norm affine:join:lazy act conv add");
+    check_list(net_of_block("Identity", 0), true, only(back), /* nothing to mask, but sums to make */
+               "conv:sums norm affine:lazy:masked conv:sums:masks norm affine:join:lazy:masked conv:masks add");
+    check_list(net_of_block("ReLU", 0), true, only("join act join_back"), "conv moments norm affine:act conv moments norm affine:join:act conv add");
+    check_list(net_of_block("ReLU", 0), false, only("join_back"), "conv fixed act conv fixed add act conv add");
+    net t = net_of_block("ReLU", 1); /* a frozen branch reads no gradient through its norm; a frozen reader masks all the same */
+    t.store->entry[gap_store_find(t.store, "down.weight")].trainable = false;
+    t.store->entry[gap_store_find(t.store, "conv2.weight")].trainable = false;
+    check_list(t, true, only(back), "conv:sums norm affine:act:lazy:masked conv:masks moments norm conv moments norm affine:join2:act conv add");
+    t = net_begin(5, 4, 4); /* read first by what no gradient comes through, as nothing but its running statistics is wanted */
+    int z = net_one(&t, "ReLU", "act", NO_ARGS, norm(&t, "bn", 16, conv(&t, "conv", 5, 16, 0)));
+    norm(&t, "aside", 16, conv(&t, "conv2", 16, 16, z));
+    check_list(head(t, 16, conv(&t, "conv3", 16, 16, z)), true, only("dead act bn_sums join_back"), "conv:sums norm affine:act:lazy conv moments norm conv");
+    t = net_begin(5, 4, 4); /* in two places of the convolution that reads it first: as its gate too */
+    z = net_one(&t, "ReLU", "act", NO_ARGS, norm(&t, "bn", 16, net_one(&t, "Conv2d", "conv", ARGS(5, 16, 4), 0)));
+    z = net_one(&t, "Conv2d", "c2", ARGS(16, 16, 1), net_two(&t, "Mul", "mul", z, z));
+    net_one(&t, "Linear", "head", ARGS(16, 4), net_one(&t, "Flatten", "flat", NO_ARGS, z));
+    net_end(&t, 3);
+    check_list(t, true, only("act bn_sums gate join_back"), "conv:sums norm affine:act:lazy mul conv");
+    t = net_of_block("ReLU", 0); /* ops that run twice */
+    gap_plan_options o = net_options(3, true, "SGD");
+    const char *again[] = {"conv2"};
+    gap_plan *p = NULL;
+    o.recompute = again, o.n_recompute = 1;
+    CHECK_OK(gap_plan_new(&p, t.graph, t.store, &o));
+    for (int k = 0; p != NULL && k < p->list.n_ops; k++)
+        if (p->list.op[k].def == &gap_op_conv) CHECK(GAP_ATTR_CONST(&p->list.op[k], gap_conv_attr)->fuse.join == 0);
+    gap_plan_free(p);
+    net_free(&t);
 }
 
 static void test_fuse_bn_fixed(void) {
@@ -683,6 +735,7 @@ int main(void) {
     RUN(test_fuse_act);
     RUN(test_fuse_bn_sums);
     RUN(test_fuse_bn_apply);
+    RUN(test_fuse_join_back);
     RUN(test_fuse_pool_act);
     RUN(test_fuse_bytes_are_normalised_where_they_are_loaded);
     RUN(test_fuse_slices_are_made_where_the_concatenation_has_them);

@@ -10,7 +10,12 @@ static const pw_shape shapes[] = {
     {2, 32, 64, 14, 14, {2, 2}},  {2, 48, 40, 45, 23, {2, 2}},  {3, 20, 36, 8, 9, {2, 2}},    {1, 17, 50, 33, 30, {1, 2}},
     {2, 18, 30, 31, 17, {2, 1}},  {1, 16, 16, 64, 50, {3, 2}},  {3, 24, 24, 2, 2, {2, 2}},    {2, 16, 20, 300, 3, {5, 5}}, /* pieces without a pixel */
     {2, 16, 12, 40, 70, {9, 2}},  {3, 40, 900, 7, 7, {1, 1}},   {2, 32, 1700, 9, 9, {1, 1}},  {2, 160, 32, 20, 64, {1, 1}}, /* groups of blocks */
+    {2, 128, 128, 14, 14, {1, 1}}, {1, 250, 205, 15, 13, {1, 1}}, {3, 400, 384, 7, 7, {1, 1}}, /* by halves: odd pixels, channels that fill no block, blocks left over */
+    {1, 128, 130, 28, 28, {1, 1}}, {1, 608, 140, 12, 11, {1, 1}}, {1, 140, 640, 11, 12, {1, 1}}, {1, 256, 144, 28, 28, {2, 2}}, /* several spans, several steps */
 };
+/* Those at the end, forward and back: an odd number of blocks to be read goes by chains. */
+static const bool by_halves[][2] = {{true, true}, {true, false}, {false, true}, {true, false}, {true, false}, {false, true}, {true, false}};
+#define BY_HALVES GAP_COUNTOF(by_halves)
 
 static const char *const set_names[] = {"avx512", "avx2", "neon", "ref"};
 static const gap_kernel_set_id set_ids[] = {GAP_SET_AVX512, GAP_SET_AVX2, GAP_SET_NEON, GAP_SET_REF};
@@ -73,7 +78,7 @@ static void run(pw_case *c, const fusion *f) {
         if (c->ctx.training) harness_fill(c->dw, c->n_w, 23);
     }
     CHECK_OK(gap_pointwise_run(&c->plan, &c->ctx, c->derived, &x, &y, f->bias, c->slots));
-    if (c->ctx.training) CHECK_OK(gap_pointwise_back(&c->plan, &c->ctx, c->derived, &x, &dy, &dx, c->dw, f->add, c->slots));
+    if (c->ctx.training) CHECK_OK(gap_pointwise_back(&c->plan, &c->ctx, c->derived_back, &x, &dy, &dx, c->dw, f->add, c->slots));
 }
 
 static void check_same(const pw_case *a, const pw_case *b, const char *what, int k) {
@@ -142,6 +147,24 @@ static void one_against_definition(const pw_shape *s, const char *set, int k) {
 static void test_pointwise_definition(void) {
     for (int i = 0; i < GAP_COUNTOF(set_ids); i++)
         for (int k = 0; gap_kernels_available(set_ids[i]) && k < GAP_COUNTOF(shapes); k++) one_against_definition(&shapes[k], set_names[i], k);
+    pw_strassen = false; /* as with precision "precise" */
+    for (int k = GAP_COUNTOF(shapes) - BY_HALVES; k < GAP_COUNTOF(shapes); k++) one_against_definition(&shapes[k], NULL, k);
+    pw_strassen = true;
+}
+
+static void test_pointwise_by_halves_where_it_pays(void) {
+    for (int k = 0; k < GAP_COUNTOF(shapes); k++) {
+        pw_case c;
+        pw_make(&c, &shapes[k], kernels_of(NULL), shapes[k].n, true, 0);
+        const int last = k - (GAP_COUNTOF(shapes) - BY_HALVES);
+        CHECK(c.plan.fast_ahead == (last >= 0 && by_halves[last][0]) && c.plan.fast_back == (last >= 0 && by_halves[last][1]));
+        pw_free(&c);
+        pw_strassen = false;
+        pw_make(&c, &shapes[k], kernels_of(NULL), shapes[k].n, true, 0);
+        CHECK(!c.plan.fast_ahead && !c.plan.fast_back);
+        pw_free(&c);
+        pw_strassen = true;
+    }
 }
 
 static int64_t draw(uint32_t *state, int64_t lo, int64_t hi) { return lo + (int64_t)(harness_u32(state) % (uint32_t)(hi - lo + 1)); }
@@ -203,7 +226,7 @@ static void run_apart(pw_case *c, const pw_shape *s, const fusion *f) {
     yp.epi.kind = dxp.epi.kind = GAP_EPILOGUE_NONE;
     if (f->add) harness_fill(c->y, c->n_y, 21), harness_fill(c->dx, c->n_x, 22), harness_fill(c->dw, c->n_w, 23);
     CHECK_OK(gap_pointwise_run(&c->plan, &c->ctx, c->derived, &xs, &yp, f->bias, c->slots));
-    CHECK_OK(gap_pointwise_back(&c->plan, &c->ctx, c->derived, &xs, &dys, &dxp, c->dw, f->add, c->slots));
+    CHECK_OK(gap_pointwise_back(&c->plan, &c->ctx, c->derived_back, &xs, &dys, &dxp, c->dw, f->add, c->slots));
     finish_all(c, &y, c->plan.out_h, c->plan.out_w);
     finish_all(c, &dx, s->h, s->w);
     gap_free(x_plain), gap_free(dy_plain);
@@ -304,14 +327,14 @@ static void test_pointwise_only_what_is_wanted(void) {
         const gap_source x = source_x(&c, 1), dy = source_dy(&c, 1), none = {.blocks = c.in_blocks};
         const gap_sink dx = sink_dx(&c, 1, false);
         float *untouched = pw_blank(c.n_x > c.n_w ? c.n_x : c.n_w);
-        CHECK_OK(gap_pointwise_back(&c.plan, &c.ctx, c.derived, &none, &dy, &dx, NULL, false, c.slots));
+        CHECK_OK(gap_pointwise_back(&c.plan, &c.ctx, c.derived_back, &none, &dy, &dx, NULL, false, c.slots));
         CHECK(op_same("dx alone", all.dx, c.dx, c.n_x) && op_same("its sums", all.in_sums, c.in_sums, c.n_in_sums));
         CHECK(memcmp(c.dw, untouched, c.n_w * 4) == 0);
         memset(c.dx, 0xFF, c.n_x * 4);
-        CHECK_OK(gap_pointwise_back(&c.plan, &c.ctx, c.derived, &x, &dy, NULL, c.dw, false, c.slots));
+        CHECK_OK(gap_pointwise_back(&c.plan, &c.ctx, c.derived_back, &x, &dy, NULL, c.dw, false, c.slots));
         CHECK(op_same("dw alone", all.dw, c.dw, c.n_w));
         CHECK(memcmp(c.dx, untouched, c.n_x * 4) == 0);
-        CHECK_OK(gap_pointwise_back(&c.plan, &c.ctx, c.derived, &x, &dy, NULL, NULL, false, c.slots));
+        CHECK_OK(gap_pointwise_back(&c.plan, &c.ctx, c.derived_back, &x, &dy, NULL, NULL, false, c.slots));
         gap_free(untouched);
         pw_free(&all), pw_free(&c);
     }
@@ -366,6 +389,7 @@ static void test_pointwise_fits_only_pointwise(void) {
 
 int main(void) {
     RUN(test_pointwise_definition);
+    RUN(test_pointwise_by_halves_where_it_pays);
     RUN(test_pointwise_random_shapes);
     RUN(test_pointwise_fused_is_one_thing_after_another);
     RUN(test_pointwise_same_bits_in_every_kernel_set);

@@ -13,14 +13,14 @@ import pytest
 import gapless as gl
 
 RULES = [
-    *("dead", "join", "act", "bn_sums", "bn_apply", "gate", "bn_fixed", "pool_act", "pixels"),
+    *("dead", "join", "act", "bn_sums", "bn_apply", "gate", "join_back", "bn_fixed", "pool_act", "pixels"),
     *("inplace", "share"),
 ]
 MODELS = ["lenet", "resnet8", "resnet18"]
 
 # Three steps and an evaluation of each model, and what its two plans are made of.
 SCRIPT = """
-import json, sys
+import hashlib, json, sys
 import numpy as np
 import gapless as gl
 
@@ -38,8 +38,10 @@ def case(name):
         n = batch - (k == 2)  # the last is short
         losses += plan.step(x[k * batch : k * batch + n], y[k * batch : k * batch + n]).losses.tolist()
     evaluation = gl.compile(net, None, None, shape, precision="precise")
+    weights = [net.state_dict()[k].tobytes() for k in sorted(net.state_dict())]
     return {
         "losses": losses,
+        "weights": hashlib.sha256(b"".join(weights)).hexdigest(),
         "logits": evaluation.forward(x[:batch]).ravel().tolist(),
         "training": [[r["op"], r["layer"], r["choice"]] for r in plan.describe()],
         "evaluation": [[r["op"], r["layer"], r["choice"]] for r in evaluation.describe()],
@@ -89,6 +91,19 @@ def test_fused_networks_learn_as_plain_ones(plain):
 @pytest.mark.parametrize("rule", RULES)
 def test_each_rule_may_be_left_out(plain, rule):
     assert_agree(results("lenet", "resnet8", rules=f"-{rule}"), plain)
+
+
+def test_masks_on_store_keep_every_bit():
+    """The sums are the same ones, made elsewhere: three steps leave the same weights."""
+    with_rule, without = results(*MODELS), results(*MODELS, rules="-join_back")
+    for name in MODELS:
+        for what in ("losses", "weights", "logits"):
+            assert with_rule[name][what] == without[name][what], (name, what)
+        masks = [r for r in with_rule[name]["training"] if "masks its input's gradient" in r[2]]
+        # Of every block but the last, and of the stem, which no pool follows at 32 pixels.
+        assert len(masks) == {"lenet": 0, "resnet8": 3, "resnet18": 8}[name]
+        assert sum("gradient comes masked" in r[2] for r in with_rule[name]["training"]) == len(masks)
+        assert not any("mask" in r[2] for r in without[name]["training"])
 
 
 def ops(rows):
