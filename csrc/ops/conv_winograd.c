@@ -92,8 +92,8 @@ void gap_wino_grid_of(gap_wino_grid *g, const gap_wino *w, int64_t images, int64
         g->part[k].row = down ? rows : 0, g->part[k].rows = down ? edge_h : rows;
         g->part[k].col = across ? cols : 0, g->part[k].cols = across ? edge_w : cols;
         g->part[k].points[0] = (down ? last[0] : m) + 2, g->part[k].points[1] = (across ? last[1] : m) + 2;
-        g->part[k].first = g->tiles;
-        g->tiles += images * g->part[k].rows * g->part[k].cols;
+        g->part[k].tiles = g->part[k].rows * g->part[k].cols, g->part[k].first = g->tiles;
+        g->tiles += images * g->part[k].tiles;
     }
 }
 
@@ -105,9 +105,7 @@ int64_t gap_wino_grid_at(const gap_wino_grid *g, int pos, int64_t *first) {
 }
 
 /* Where a part's tiles of image i begin, in floats. */
-static int64_t place(const gap_wino_grid *g, int part, int64_t i) {
-    return (g->part[part].first + i * g->part[part].rows * g->part[part].cols) * 16;
-}
+static int64_t place(const gap_wino_grid *g, int part, int64_t i) { return (g->part[part].first + i * g->part[part].tiles) * 16; }
 
 void gap_wino_grid_transform(const gap_wino_grid *g, void (*transform)(const gap_wino_tiles *), const float *plane, int64_t plane_row, int64_t i,
                              float *v, int64_t v_pos) {
@@ -115,7 +113,7 @@ void gap_wino_grid_transform(const gap_wino_grid *g, void (*transform)(const gap
         const gap_wino_tiles t = {.m = g->m, .points = {g->part[k].points[0], g->part[k].points[1]}, .x_row = plane_row, .rows = g->part[k].rows,
                                   .x = plane + (g->part[k].row * plane_row + g->part[k].col * 16) * g->m, .cols = g->part[k].cols,
                                   .v = v + place(g, k, i), .v_pos = v_pos};
-        transform(&t);
+        if (g->part[k].tiles) transform(&t);
     }
 }
 
@@ -235,7 +233,7 @@ static void store_area(const run_job *job, const wino_area *a, int64_t o, int gr
                                            .cols = g->part[k].cols, .p = a->p + b * g->tiles * 16 + place(g, k, n - a->n0),
                                            .p_pos = w->p_pos, .y = y + (g->part[k].row * row + g->part[k].col * 16) * w->m, .y_row = row,
                                            .bias = job->bias ? job->bias + (o + b) * 16 : NULL, .add = job->out->add};
-                job->k->output(&t);
+                if (g->part[k].tiles) job->k->output(&t);
             }
         }
 }

@@ -60,7 +60,7 @@ typedef struct {
     int m;
     int64_t tiles;                                /* of all images */
     struct {
-        int64_t row, col, rows, cols;             /* of an image; 0 rows or columns: no such tiles */
+        int64_t row, col, rows, cols, tiles;      /* of an image; tiles may be 0 */
         int64_t first;                            /* tile in the arrays */
         int points[2];                            /* of a tile, down and across */
     } part[WINO_PARTS];
