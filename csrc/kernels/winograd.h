@@ -23,6 +23,14 @@
  *   A  (m = 2)  y0, y0 + y1, y0 - y1, 0 - y1
  *   G' (m = 4)  s, d, t, u as in A';  fma(1/6, t, fma(-2/3, s, p0)), fma(b/6, u, -2/3*a * d), fma(1/3, t, fma(-1/3, s, p5))
  *   G' (m = 2)  s = p1 + p2, d = p1 - p2;  fma(1/2, s, p0), 1/2 * d, fma(1/2, s, p3)
+ *
+ * A tile at the plane's edge has e < m outputs in a direction and needs e + 2 points there, no more. They are some of the m + 2, so
+ * weights and their gradient stay as they are: all but infinity for e = m - 1; 0, +-a, infinity for e = 2 of m = 4, 0, +-a for e = 1.
+ * The others' positions are neither read nor written. For e = m - 1 the transforms above hold, their last input 0; for m = 4, e <= 2:
+ *   B'  fnma(2, x2, x0), -3/2 * fma(a, x1, x2), -3/2 * fnma(a, x1, x2), -, -, fnma(1/2, x1, x3)
+ *   A'  s, d as above;  p0 + s, fma(a, d, p5)
+ *   A   y0, fma(a, y1, y0), fnma(a, y1, y0), -, -, y1
+ *
  * Constants are rounded to float once. Sums over channels are chains of GAP_WINO_CHAIN terms, each from 0, added in order;
  * sums over tiles are the caller's chains, likewise.
  *
@@ -38,9 +46,13 @@
 
 #define GAP_WINO_CHAIN 128 /* input channels of a chain */
 
-/* v[pos][tile] = B' x B; tile (r, c) of rows x cols begins at pixel (r*m, c*m) of x. Also A x A', of m x m pixels (kernel `spread`). */
+/* Has a tile of `points` points in a direction the k-th of m + 2? */
+static inline bool gap_wino_has(int m, int points, int k) { return k < 3 || (k <= m ? points > 4 : points % 2 == 0); }
+
+/* v[pos][tile] = B' x B; tile (r, c) of rows x cols begins at pixel (r*m, c*m) of x. Also A x A', of its outputs (kernel `spread`).
+ * A tile has points[0] - 2 rows of points[1] - 2 outputs; of inputs 2 more each. */
 typedef struct {
-    int m;
+    int m, points[2];
     const float *x;
     int64_t x_row, rows, cols;
     float *v;
@@ -69,13 +81,13 @@ typedef struct {
     bool keep;                   /* adds to what p holds */
 } gap_wino_product;
 
-/* y = A' p A + bias, or y + that, for the pixels of the tiles that lie within h x w. */
+/* y = A' p A + bias, or y + that; tiles as in gap_wino_tiles. */
 typedef struct {
-    int m;
+    int m, points[2];
     const float *p;
     int64_t p_pos, rows, cols;
     float *y;
-    int64_t y_row, h, w;
+    int64_t y_row;
     const float *bias;           /* (16); NULL: 0 */
     bool add;
 } gap_wino_output;

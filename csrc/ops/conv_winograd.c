@@ -20,10 +20,10 @@
 
 static int64_t skewed(int64_t floats) { return (floats / 16 | 1) * 16; } /* an odd number of cache lines: positions share no set */
 
+/* Points of the tiles of a direction. */
+static int64_t points(int64_t outputs, int64_t m) { return outputs + 2 * gap_ceil_div(outputs, m); }
 /* Products of all tiles of a plane for one pair of channels. */
-static int64_t products(const gap_desc *d, int64_t m) {
-    return gap_ceil_div(d->dim[1], m) * gap_ceil_div(d->dim[2], m) * (m + 2) * (m + 2);
-}
+static int64_t products(const gap_desc *d, int64_t m) { return points(d->dim[1], m) * points(d->dim[2], m); }
 /* Three quarters of the definition's products at most: the rest pays for the transforms. */
 static bool saves(const gap_desc *d, int64_t m) { return products(d, m) * 4 <= d->dim[1] * d->dim[2] * 9 * 3; }
 
@@ -78,6 +78,43 @@ void gap_wino_plan(gap_wino *w, const gap_op *op, bool backward, int m, int64_t 
     w->tiles_h = gap_ceil_div(w->out_h, m), w->tiles_w = gap_ceil_div(w->out_w, m);
     w->piece_rows = gap_piece_rows(w->out_h, w->out_w), w->pieces = gap_pieces(w->out_h, w->out_w);
     cut(w);
+}
+
+/* ---- tiles that go together ---- */
+
+void gap_wino_grid_of(gap_wino_grid *g, const gap_wino *w, int64_t images, int64_t r0, int64_t r1, int64_t c0, int64_t c1) {
+    const int m = w->m, last[2] = {(int)(w->out_h % m), (int)(w->out_w % m)}; /* outputs of tiles at the edge */
+    const int64_t edge_h = r1 == w->tiles_h && last[0], edge_w = c1 == w->tiles_w && last[1];
+    const int64_t rows = r1 - r0 - edge_h, cols = c1 - c0 - edge_w;
+    *g = (gap_wino_grid){.m = m};
+    for (int k = 0; k < WINO_PARTS; k++) {
+        const bool down = k == WINO_ROW || k == WINO_CORNER, across = k == WINO_COLUMN || k == WINO_CORNER;
+        g->part[k].row = down ? rows : 0, g->part[k].rows = down ? edge_h : rows;
+        g->part[k].col = across ? cols : 0, g->part[k].cols = across ? edge_w : cols;
+        g->part[k].points[0] = (down ? last[0] : m) + 2, g->part[k].points[1] = (across ? last[1] : m) + 2;
+        g->part[k].tiles = g->part[k].rows * g->part[k].cols, g->part[k].first = g->tiles;
+        g->tiles += images * g->part[k].tiles;
+    }
+}
+
+int64_t gap_wino_grid_at(const gap_wino_grid *g, int pos, int64_t *first) {
+    const int n = g->m + 2;
+    const bool down = gap_wino_has(g->m, g->part[WINO_CORNER].points[0], pos / n), across = gap_wino_has(g->m, g->part[WINO_CORNER].points[1], pos % n);
+    *first = across ? 0 : g->part[WINO_WHOLE].first;
+    return (!down ? g->part[WINO_ROW].first : across ? g->tiles : g->part[WINO_CORNER].first) - *first;
+}
+
+/* Where a part's tiles of image i begin, in floats. */
+static int64_t place(const gap_wino_grid *g, int part, int64_t i) { return (g->part[part].first + i * g->part[part].tiles) * 16; }
+
+void gap_wino_grid_transform(const gap_wino_grid *g, void (*transform)(const gap_wino_tiles *), const float *plane, int64_t plane_row, int64_t i,
+                             float *v, int64_t v_pos) {
+    for (int k = 0; k < WINO_PARTS; k++) {
+        const gap_wino_tiles t = {.m = g->m, .points = {g->part[k].points[0], g->part[k].points[1]}, .x_row = plane_row, .rows = g->part[k].rows,
+                                  .x = plane + (g->part[k].row * plane_row + g->part[k].col * 16) * g->m, .cols = g->part[k].cols,
+                                  .v = v + place(g, k, i), .v_pos = v_pos};
+        if (g->part[k].tiles) transform(&t);
+    }
 }
 
 /* ---- weights ---- */
@@ -149,22 +186,20 @@ typedef struct {
 /* What goes together: images [n0, n1), tile rows [r0, r1), tile columns [c0, c1); and a slot's buffers. */
 typedef struct {
     int64_t n0, n1, r0, r1, c0, c1;
-    int64_t tiles; /* of an image */
+    gap_wino_grid grid;
     float *plane, *v, *p;
 } wino_area;
 
 static void load_area(const run_job *job, const wino_area *a) {
     const gap_wino *w = job->w;
-    const int64_t rows = a->r1 - a->r0, cols = a->c1 - a->c0, all = a->tiles * (a->n1 - a->n0);
+    const int64_t rows = a->r1 - a->r0, cols = a->c1 - a->c0;
     for (int64_t b = 0; b < w->in_blocks; b++)
         for (int64_t n = a->n0; n < a->n1; n++) {
             const gap_stream_load l = {.x = job->in->x + n * gap_source_image(job->in) + b * job->in->plane, .h = w->in_h, .w = w->in_w, .lanes = 16,
                                        .dst = a->plane, .dst_row = w->plane_row, .rows = rows * w->m + 2, .cols = cols * w->m + 2,
                                        .row0 = a->r0 * w->m - w->pad[0], .col0 = a->c0 * w->m - w->pad[1], .pro = gap_source_at(job->in, n, b)};
             job->stream->load(&l);
-            const gap_wino_tiles t = {.m = w->m, .x = a->plane, .x_row = w->plane_row, .rows = rows, .cols = cols, .v_pos = w->v_pos,
-                                      .v = a->v + (b * all + (n - a->n0) * a->tiles) * 16};
-            job->k->input(&t);
+            gap_wino_grid_transform(&a->grid, job->k->input, a->plane, w->plane_row, n - a->n0, a->v + b * a->grid.tiles * 16, w->v_pos);
         }
 }
 
@@ -197,12 +232,14 @@ static void fetch(const run_job *job, const wino_readings *r, const wino_area *a
 static void multiply(const run_job *job, const wino_area *a, int64_t o, int group) {
     const gap_wino *w = job->w;
     const wino_readings behind = readings_of(job->out);
-    const int64_t all = a->tiles * (a->n1 - a->n0);
-    gap_wino_product q = {.v_block = all * 16, .u_oc = block_floats(w), .p_oc = all * 16, .tiles = all, .oc_blocks = group};
+    const int64_t all = a->grid.tiles;
+    gap_wino_product q = {.v_block = all * 16, .u_oc = block_floats(w), .p_oc = all * 16, .oc_blocks = group};
     for (int pos = 0; pos < w->n_pos; pos++) {
+        int64_t first;
+        q.tiles = gap_wino_grid_at(&a->grid, pos, &first);
         if (behind.n > 0 && a->c1 == w->tiles_w) fetch(job, &behind, a, o, group, pos, w->n_pos);
         for (int64_t c = 0; c < w->in_c; c += GAP_WINO_CHAIN) {
-            q.v = a->v + pos * w->v_pos + c * all, q.p = a->p + pos * w->p_pos;
+            q.v = a->v + pos * w->v_pos + c * all + first * 16, q.p = a->p + pos * w->p_pos + first * 16;
             q.u = job->weights + o * block_floats(w) + pos * w->u_pos + c * 16;
             q.next = c + GAP_WINO_CHAIN < w->in_c ? q.u + GAP_WINO_CHAIN * 16 : pos + 1 < w->n_pos ? q.u + w->u_pos - c * 16 : NULL;
             q.channels = (int)gap_min64(GAP_WINO_CHAIN, w->in_c - c), q.keep = c > 0;
@@ -213,14 +250,18 @@ static void multiply(const run_job *job, const wino_area *a, int64_t o, int grou
 
 static void store_area(const run_job *job, const wino_area *a, int64_t o, int group) {
     const gap_wino *w = job->w;
-    const int64_t all = a->tiles * (a->n1 - a->n0), y0 = a->r0 * w->m, x0 = a->c0 * w->m;
+    const gap_wino_grid *g = &a->grid;
+    const int64_t row = w->out_w * 16;
     for (int b = 0; b < group; b++)
         for (int64_t n = a->n0; n < a->n1; n++) {
-            const gap_wino_output k = {.m = w->m, .p = a->p + (b * all + (n - a->n0) * a->tiles) * 16, .p_pos = w->p_pos, .rows = a->r1 - a->r0,
-                                       .cols = a->c1 - a->c0, .y_row = w->out_w * 16, .h = w->out_h - y0, .w = w->out_w - x0,
-                                       .y = job->out->y + n * gap_sink_image(job->out) + (o + b) * job->out->plane + (y0 * w->out_w + x0) * 16,
-                                       .bias = job->bias ? job->bias + (o + b) * 16 : NULL, .add = job->out->add};
-            job->k->output(&k);
+            float *y = job->out->y + n * gap_sink_image(job->out) + (o + b) * job->out->plane + (a->r0 * row + a->c0 * 16) * w->m;
+            for (int k = 0; k < WINO_PARTS; k++) {
+                const gap_wino_output t = {.m = w->m, .points = {g->part[k].points[0], g->part[k].points[1]}, .rows = g->part[k].rows,
+                                           .cols = g->part[k].cols, .p = a->p + b * g->tiles * 16 + place(g, k, n - a->n0),
+                                           .p_pos = w->p_pos, .y = y + (g->part[k].row * row + g->part[k].col * 16) * w->m, .y_row = row,
+                                           .bias = job->bias ? job->bias + (o + b) * 16 : NULL, .add = job->out->add};
+                if (g->part[k].tiles) job->k->output(&t);
+            }
         }
 }
 
@@ -252,7 +293,8 @@ static void run_unit(void *arg, int64_t unit, int thread) {
     a.v = (float *)(void *)scratch, scratch += w->v_bytes;
     a.p = (float *)(void *)scratch;
     for (a.c0 = 0; a.c0 < w->tiles_w; a.c0 = a.c1) {
-        a.c1 = gap_min64(w->tiles_w, a.c0 + w->col_tiles), a.tiles = (a.r1 - a.r0) * (a.c1 - a.c0);
+        a.c1 = gap_min64(w->tiles_w, a.c0 + w->col_tiles);
+        gap_wino_grid_of(&a.grid, w, a.n1 - a.n0, a.r0, a.r1, a.c0, a.c1);
         load_area(job, &a);
         for (int64_t o = o0; o < o1; o += w->group) {
             const int group = (int)gap_min64(w->group, o1 - o);

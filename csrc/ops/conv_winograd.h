@@ -7,6 +7,11 @@
  * within a range chains of about WINO_SEGMENT tiles (whole images, or tile rows of one) in the transformed domain, added in
  * order.
  *
+ * A plane that the tiles do not divide has tiles of fewer outputs in its last column, its last row and the corner of both. Those take
+ * part in the products of their own points only (kernels/winograd.h): 484 products in place of 576 for 14 x 14 outputs, 121 in place
+ * of 144 for 7 x 7. The arrays of a position hold four parts of the tiles that go together, one after another: last column, whole
+ * tiles, last row, corner, each of all images; so those that take part in any one position lie together.
+ *
  * Errors against float64, largest over largest and root mean square over root mean square (tests/c/bench_winograd.c, uniform
  * data, 16 images), forward and the gradient of the weights; the gradient of the input is as forward:
  *   channels @ map   direct                          F(2x2)                          F(4x4)
@@ -14,7 +19,8 @@
  *   128 @ 16         2.6e-7 2.2e-7   1.9e-7 2.1e-7   3.4e-7 3.6e-7   2.7e-7 2.6e-7   1.7e-6 1.1e-6   6.1e-7 6.3e-7
  *   256 @  8         2.9e-7 2.2e-7   2.0e-7 2.1e-7   4.1e-7 3.7e-7   3.0e-7 2.9e-7   1.8e-6 1.2e-6   7.9e-7 8.5e-7
  *   512 @  4         2.8e-7 2.1e-7   2.6e-7 1.6e-7   4.0e-7 3.8e-7   4.0e-7 2.6e-7   1.7e-6 1.3e-6   7.5e-7 5.9e-7
- *   512 @  7         3.2e-7 2.2e-7   2.7e-7 1.8e-7   3.5e-7 3.6e-7   3.2e-7 2.6e-7   1.6e-6 1.0e-6   9.5e-7 7.8e-7
+ *   256 @ 14         2.8e-7 2.2e-7   3.0e-7 2.0e-7   4.9e-7 3.6e-7   2.9e-7 2.6e-7   1.5e-6 1.0e-6   8.3e-7 7.1e-7
+ *   512 @  7         3.2e-7 2.3e-7   2.0e-7 1.7e-7   3.5e-7 3.6e-7   2.9e-7 2.4e-7   1.6e-6 1.0e-6   7.6e-7 7.8e-7
  * So `precise` takes F(2x2), which errs little more than the direct kernels, and `fast` takes F(4x4), or F(2x2) where that needs no
  * more products.
  */
@@ -46,6 +52,27 @@ typedef struct {
     int64_t v_pos, p_pos, u_pos;                  /* floats between positions */
     size_t plane_bytes, v_bytes, p_bytes;       /* of a slot */
 } gap_wino;
+
+typedef enum { WINO_COLUMN, WINO_WHOLE, WINO_ROW, WINO_CORNER, WINO_PARTS } gap_wino_part;
+
+/* Tiles that go together: the same of some images. */
+typedef struct {
+    int m;
+    int64_t tiles;                                /* of all images */
+    struct {
+        int64_t row, col, rows, cols, tiles;      /* of an image; tiles may be 0 */
+        int64_t first;                            /* tile in the arrays */
+        int points[2];                            /* of a tile, down and across */
+    } part[WINO_PARTS];
+} gap_wino_grid;
+
+/* Tile rows [r0, r1) and tile columns [c0, c1) of the output plane. */
+void gap_wino_grid_of(gap_wino_grid *g, const gap_wino *w, int64_t images, int64_t r0, int64_t r1, int64_t c0, int64_t c1);
+/* How many tiles take part in a position, from *first on. */
+int64_t gap_wino_grid_at(const gap_wino_grid *g, int pos, int64_t *first);
+/* All tiles of image i through kernel `input` or `spread`, from its padded plane to one block of v. */
+void gap_wino_grid_transform(const gap_wino_grid *g, void (*transform)(const gap_wino_tiles *), const float *plane, int64_t plane_row, int64_t i,
+                             float *v, int64_t v_pos);
 
 /* Is it worthwhile, and with which tiles: by shape and precision alone. */
 bool gap_wino_fits(const gap_op *op, gap_precision precision, gap_wino_tile *which);

@@ -95,25 +95,25 @@ static void load(const grad_job *j, const segment *s, const gap_source *from, in
 static void add_segment(const grad_job *j, const segment *s, bool first) {
     static const int64_t none[2] = {0, 0};
     const gap_wino *w = j->w;
-    const int64_t one = (s->r1 - s->r0) * (s->c1 - s->c0), all = one * (s->n1 - s->n0);
-    gap_wino_tiles t = {.m = w->m, .x = s->plane, .x_row = j->plane_row, .rows = s->r1 - s->r0, .cols = s->c1 - s->c0};
+    gap_wino_grid g;
+    gap_wino_grid_of(&g, w, s->n1 - s->n0, s->r0, s->r1, s->c0, s->c1);
     for (int64_t b = s->i0; b < s->i1; b++)
         for (int64_t n = s->n0; n < s->n1; n++) {
             load(j, s, j->x, w->in_h, w->in_w, n, b, 2, w->pad);
-            t.v = s->v + ((b - s->i0) * all + (n - s->n0) * one) * 16, t.v_pos = j->v_pos;
-            j->k->input(&t);
+            gap_wino_grid_transform(&g, j->k->input, s->plane, j->plane_row, n - s->n0, s->v + (b - s->i0) * g.tiles * 16, j->v_pos);
         }
     for (int64_t b = s->o0; b < s->o1; b++)
         for (int64_t n = s->n0; n < s->n1; n++) {
             load(j, s, j->dy, w->out_h, w->out_w, n, b, 0, none);
-            t.v = s->z + ((b - s->o0) * all + (n - s->n0) * one) * 16, t.v_pos = j->z_pos;
-            j->k->spread(&t);
+            gap_wino_grid_transform(&g, j->k->spread, s->plane, j->plane_row, n - s->n0, s->z + (b - s->o0) * g.tiles * 16, j->z_pos);
         }
-    gap_wino_gram q = {.v_block = all * 16, .z_oc = all * 16, .g_block = (s->o1 - s->o0) * 256, .g_oc = 256, .tiles = all,
+    gap_wino_gram q = {.v_block = g.tiles * 16, .z_oc = g.tiles * 16, .g_block = (s->o1 - s->o0) * 256, .g_oc = 256,
                        .channels = (int)(gap_min64(w->in_c, s->i1 * 16) - s->i0 * 16), .oc_blocks = (int)(s->o1 - s->o0), .keep = !first};
     for (int pos = 0; pos < w->n_pos; pos++) {
-        q.v = s->v + pos * j->v_pos, q.z = s->z + pos * j->z_pos, q.g = s->g + pos * j->g_pos;
-        j->k->gram(&q);
+        int64_t at;
+        q.tiles = gap_wino_grid_at(&g, pos, &at);
+        q.v = s->v + pos * j->v_pos + at * 16, q.z = s->z + pos * j->z_pos + at * 16, q.g = s->g + pos * j->g_pos;
+        if (first || q.tiles) j->k->gram(&q);
     }
 }
 

@@ -11,6 +11,7 @@ static const shape shapes[] = {
     {1, 17, 5, 23, 30, {0, 0}},  {4, 40, 6, 6, 16, {2, 2}},    {2, 16, 3, 3, 33, {0, 2}},   {3, 16, 1, 2, 16, {1, 1}},
     {1, 32, 40, 40, 32, {1, 1}}, {2, 16, 30, 18, 16, {1, 0}},  {1, 64, 7, 410, 16, {1, 1}}, {5, 144, 4, 5, 136, {1, 1}},
     {3, 200, 5, 4, 190, {1, 2}}, {1, 16, 260, 5, 16, {1, 1}},
+    {5, 48, 14, 14, 40, {1, 1}}, {9, 32, 7, 7, 64, {1, 1}},    {3, 20, 6, 9, 33, {1, 1}},  {2, 16, 61, 130, 16, {0, 1}},
 };
 
 typedef struct {
@@ -135,6 +136,19 @@ static void test_winograd_definition(void) {
 /* A short batch in a larger plan: ranges of images without any. */
 static void test_winograd_definition_of_a_short_batch(void) {
     for (int m = 2; m <= 4; m += 2) check_definition(&shapes[1], NULL, m, 1, 8, 1), check_definition(&shapes[3], NULL, m, 3, 70, 3);
+}
+
+/* Every size of tile in the last row and column, with whole tiles and without. */
+static void test_winograd_definition_at_edges(void) {
+    for (int64_t h = 5; h <= 15; h++) {
+        const shape square = {3, 20, h, h, 18, {1, 1}}, oblong = {2, 16, h, 20 - h, 16, {1, 1}};
+        for (int m = 2; m <= 4; m += 2) check_definition(&square, NULL, m, 3, 3, (int)h), check_definition(&oblong, NULL, m, 2, 4, (int)h);
+    }
+    for (int64_t h = 1; h <= 4; h++)
+        for (int64_t w = 1; w <= 4; w++) {
+            const shape s = {3, 16, h, w, 16, {1, 1}};
+            for (int m = 2; m <= 4; m += 2) check_definition(&s, NULL, m, 3, 3, (int)(h * 10 + w));
+        }
 }
 
 static int64_t draw(uint32_t *state, int64_t lo, int64_t hi) { return lo + (int64_t)(harness_u32(state) % (uint32_t)(hi - lo + 1)); }
@@ -293,7 +307,7 @@ static void explicit_source(const gap_kernels *kernels, const gap_source *s, int
 }
 
 static void test_winograd_prologues(void) {
-    static const int which[] = {1, 2, 3, 8, 10, 12};
+    static const int which[] = {1, 2, 3, 8, 10, 12, 14, 15, 16, 17};
     for (int i = 0; i < GAP_COUNTOF(which); i++)
         for (int kind = 0; kind < PROLOGUES; kind++) {
             const shape *s = &shapes[which[i]];
@@ -355,7 +369,7 @@ static void check_epilogue(bench *a, bench *b, bool back, const shape *s, int k,
 }
 
 static void test_winograd_epilogues(void) {
-    static const int which[] = {1, 2, 3, 8, 10, 12, 13};
+    static const int which[] = {1, 2, 3, 8, 10, 12, 13, 14, 15, 16, 17};
     for (int i = 0; i < GAP_COUNTOF(which); i++)
         for (int kind = 0; kind < EPILOGUES; kind++)
             for (int back = 0; back < 2; back++) {
@@ -365,6 +379,89 @@ static void test_winograd_epilogues(void) {
                 check_epilogue(&a, &b, back, s, which[i], kind, kind % 2);
                 drop(&a), drop(&b);
             }
+}
+
+/* ---- one tile ---- */
+
+#define SIDE 6
+
+/* Points that the tile lacks hold NaN before, and must after. */
+static bool untouched(int m, int down, int across, const float *v) {
+    for (int pos = 0; pos < (m + 2) * (m + 2); pos++)
+        if (!gap_wino_has(m, down, pos / (m + 2)) || !gap_wino_has(m, across, pos % (m + 2)))
+            for (int l = 0; l < 16; l++)
+                if (!isnan(v[pos * 16 + l])) return false;
+    return true;
+}
+
+/* a * b of the positions that a tile has; of the others `otherwise`. */
+static void multiply(int m, int down, int across, const float *a, const float *b, float otherwise, float *to) {
+    for (int pos = 0; pos < (m + 2) * (m + 2); pos++)
+        for (int l = 0; l < 16; l++)
+            to[pos * 16 + l] = gap_wino_has(m, down, pos / (m + 2)) && gap_wino_has(m, across, pos % (m + 2)) ? a[pos * 16 + l] * b[pos * 16 + l] : otherwise;
+}
+
+/* Outputs of a tile of down x across points, and the gradient of its weights, lane by lane. Inputs beyond the tile's are NaN. */
+static void check_tile(const gap_winograd_kernels *k, const char *set, int m, int down, int across) {
+    float x[SIDE * SIDE * 16], y[16 * 16], g[9 * 16], out[16 * 16], dg[9 * 256];
+    float v[SIDE * SIDE * 16], u[SIDE * SIDE * 16], z[SIDE * SIDE * 16], p[SIDE * SIDE * 16];
+    double want[16 * 16] = {0}, want_g[9 * 16] = {0};
+    char name[96];
+    const int rows = down - 2, cols = across - 2, pixels = 16 * 16;
+    memset(x, 0xFF, sizeof x), memset(y, 0xFF, sizeof y), memset(v, 0xFF, sizeof v), memset(z, 0xFF, sizeof z), memset(out, 0, sizeof out);
+    for (int i = 0; i < down; i++) harness_fill(x + i * SIDE * 16, (size_t)across * 16, 20 + (uint32_t)i);
+    for (int i = 0; i < rows; i++) harness_fill(y + i * 64, (size_t)cols * 16, 30 + (uint32_t)i);
+    harness_fill(g, 9 * 16, 40);
+    for (int i = 0; i < rows; i++)
+        for (int j = 0; j < cols; j++)
+            for (int t = 0; t < 9; t++)
+                for (int l = 0; l < 16; l++) {
+                    const double from = (double)x[((i + t / 3) * SIDE + j + t % 3) * 16 + l];
+                    want[(i * 4 + j) * 16 + l] += from * (double)g[t * 16 + l], want_g[t * 16 + l] += from * (double)y[(i * 4 + j) * 16 + l];
+                }
+    k->input(&(gap_wino_tiles){.m = m, .points = {down, across}, .x = x, .x_row = SIDE * 16, .rows = 1, .cols = 1, .v = v, .v_pos = 16});
+    k->spread(&(gap_wino_tiles){.m = m, .points = {down, across}, .x = y, .x_row = 64, .rows = 1, .cols = 1, .v = z, .v_pos = 16});
+    k->weights(&(gap_wino_weights){.m = m, .w = g, .channels = 1, .u = u, .u_pos = 16});
+    snprintf(name, sizeof name, "%s, m %d, %d x %d points", set, m, down, across);
+    CHECK(untouched(m, down, across, v) && untouched(m, down, across, z));
+    multiply(m, down, across, v, u, NAN, p);
+    k->output(&(gap_wino_output){.m = m, .points = {down, across}, .p = p, .p_pos = 16, .rows = 1, .cols = 1, .y = out, .y_row = 64});
+    CHECK(op_near(name, out, want, (size_t)pixels, 2e-6)); /* 0 beyond the tile */
+    multiply(m, down, across, v, z, 0.0f, p);
+    k->taps(&(gap_wino_taps){.m = m, .g = p, .g_pos = 16, .channels = 1, .w = dg});
+    for (int t = 0; t < 9; t++) memmove(dg + t * 16, dg + t * 256, 16 * sizeof *dg);
+    CHECK(op_near(name, dg, want_g, 9 * 16, 2e-6));
+}
+
+static void test_winograd_tiles_of_every_size(void) {
+    static const char *const sets[] = {"ref", "avx2", "avx512", "neon"};
+    static const gap_kernel_set_id ids[] = {GAP_SET_REF, GAP_SET_AVX2, GAP_SET_AVX512, GAP_SET_NEON};
+    for (int i = 0; i < GAP_COUNTOF(sets); i++) {
+        const gap_kernels *kernels = NULL;
+        if (!gap_kernels_available(ids[i])) continue;
+        CHECK_OK(gap_kernels_find(&kernels, sets[i]));
+        for (int m = 2; m <= 4; m += 2)
+            for (int down = 3; down <= m + 2; down++)
+                for (int across = 3; across <= m + 2; across++) check_tile(kernels->winograd, sets[i], m, down, across);
+    }
+}
+
+/* Which tiles take part in a position: 14 x 14 outputs leave out 92 of 576 products an image, 7 x 7 23 of 144. */
+static void test_winograd_grid_counts_products(void) {
+    static const int64_t cases[][3] = {{14, 4, 484}, {7, 4, 121}, {28, 4, 42 * 42}, {6, 4, 100}, {9, 4, 225}, {2, 4, 16}, {7, 2, 225}, {6, 2, 144}};
+    for (int k = 0; k < GAP_COUNTOF(cases); k++) {
+        const int64_t h = cases[k][0];
+        const shape s = {3, 16, h, h, 16, {1, 1}};
+        gap_wino_grid g;
+        bench b;
+        int64_t all = 0, first;
+        make(&b, &s, NULL, (int)cases[k][1], 3, 3);
+        gap_wino_grid_of(&g, &b.f, 3, 0, b.f.tiles_h, 0, b.f.tiles_w);
+        CHECK(g.tiles == 3 * b.f.tiles_h * b.f.tiles_w);
+        for (int pos = 0; pos < b.f.n_pos; pos++) all += gap_wino_grid_at(&g, pos, &first);
+        CHECK(all == 3 * cases[k][2]);
+        drop(&b);
+    }
 }
 
 /* ---- what it is for ---- */
@@ -389,8 +486,10 @@ static void test_winograd_fits(void) {
     CHECK(fits(64, 32, 64, 3, 1, 1, GAP_PRECISION_FAST, &which) && which == GAP_WINO_4);
     CHECK(fits(512, 7, 512, 3, 1, 1, GAP_PRECISION_FAST, &which) && which == GAP_WINO_4);
     CHECK(fits(64, 32, 64, 3, 1, 1, GAP_PRECISION_PRECISE, &which) && which == GAP_WINO_2);
-    CHECK(fits(64, 6, 64, 3, 1, 1, GAP_PRECISION_FAST, &which) && which == GAP_WINO_2); /* as many products as 4x4, a shorter way */
-    CHECK(fits(64, 2, 64, 3, 1, 1, GAP_PRECISION_FAST, &which) && which == GAP_WINO_2);
+    CHECK(fits(64, 6, 64, 3, 1, 1, GAP_PRECISION_FAST, &which) && which == GAP_WINO_4); /* 100 products, 144 with tiles of 2x2 */
+    CHECK(fits(64, 5, 64, 3, 1, 1, GAP_PRECISION_FAST, &which) && which == GAP_WINO_4); /* 81, 121 */
+    CHECK(fits(64, 3, 64, 3, 1, 1, GAP_PRECISION_PRECISE, &which) && which == GAP_WINO_2);
+    CHECK(fits(64, 2, 64, 3, 1, 1, GAP_PRECISION_FAST, &which) && which == GAP_WINO_2); /* as many as with 4x4 */
     CHECK(!fits(64, 32, 64, 3, 2, 1, GAP_PRECISION_FAST, &which) && which == GAP_WINO_NONE);
     CHECK(!fits(64, 32, 64, 5, 1, 1, GAP_PRECISION_FAST, &which));
     CHECK(!fits(64, 32, 64, 3, 1, 2, GAP_PRECISION_FAST, &which));
@@ -412,6 +511,7 @@ static void test_winograd_allocates_nothing(void) {
 int main(void) {
     RUN(test_winograd_definition);
     RUN(test_winograd_definition_of_a_short_batch);
+    RUN(test_winograd_definition_at_edges);
     RUN(test_winograd_random_shapes);
     RUN(test_winograd_same_bits_in_every_kernel_set);
     RUN(test_winograd_same_bits_at_any_thread_count);
@@ -419,6 +519,8 @@ int main(void) {
     RUN(test_winograd_adds);
     RUN(test_winograd_prologues);
     RUN(test_winograd_epilogues);
+    RUN(test_winograd_tiles_of_every_size);
+    RUN(test_winograd_grid_counts_products);
     RUN(test_winograd_fits);
     RUN(test_winograd_allocates_nothing);
     return harness_end();
