@@ -58,7 +58,7 @@ CLEAN: tuple[tuple[str, str, int, float, str], ...] = (
     ("shapes", "small", 20, 0.1, "run"),
     ("shapes", "lenet", 8, 0.02, "model"),
     ("shapes", "resnet8", 8, 0.05, "run"),
-    ("shapes", "plain", 16, 0.1, "outputs"),
+    ("shapes", "plain", 16, 0.05, "outputs"),
 )
 
 #: What CI runs: a few of each place, on one set each.

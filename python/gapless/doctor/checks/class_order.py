@@ -50,10 +50,13 @@ def class_order(case: Case) -> Result:
         return Result.clear(
             "the outputs are almost uniform: a network without an opinion", e, evidence=numbers
         )
-    if case.logged is not None and e.points >= 0.10 and numbers["accuracy_renamed"] < 0.5 * case.logged:
+    sure = opinion(out).get("confidence", 0.0)
+    logged = 0.0 if case.logged is None else case.logged
+    if e.points >= 0.10 and numbers["accuracy_renamed"] < 0.5 * max(logged, sure):
+        claim = "training logged" if logged >= sure else "the outputs claim"
         return Result.clear(
-            f"renamed, {100 * numbers['accuracy_renamed']:.1f} % are right: less than half of what training "
-            "logged, as of a network that tells some classes apart without having learned them",
+            f"renamed, {100 * numbers['accuracy_renamed']:.1f} % are right: less than half of what {claim}, "
+            "as of a network that tells some classes apart without having learned them",
             e,
             evidence=numbers,
         )

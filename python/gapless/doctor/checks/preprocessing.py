@@ -75,8 +75,8 @@ def preprocessing(case: Case) -> Result:
         )
     simple = len(found.changes) == 1 and found.changes[0].kind != "crop"
     sized = None if simple else best_size(case)
-    by_size = 0.0 if sized is None else _by_size(case, sized)
-    if sized is not None and by_size > 0 and by_size >= ALIKE * e.points:
+    by_size, worse = (0.0, 0.0) if sized is None else _by_size(case, sized, found)
+    if sized is not None and by_size > 0 and by_size >= (0.5 if worse >= 0.05 else ALIKE) * e.points:
         return Result.clear(
             f"{wants} would recover {100 * e.points:.1f} points, but {sized.factor:g} times the size alone "
             f"recovers {100 * by_size:.1f}",
@@ -103,14 +103,17 @@ def _by_renaming(case: Case) -> float:
     return float((order[out.predictions] == out.labels).mean()) - out.accuracy
 
 
-def _by_size(case: Case, sized: Sized) -> float:
+def _by_size(case: Case, sized: Sized, found: Search) -> tuple[float, float]:
     """What another size recovers by itself, on the samples that the preprocessing is measured on: on others
-    the two would differ by chance."""
+    the two would differ by chance; and the p-value of its being no worse, the other picked out of so many."""
     if sized.prepare is None:
-        return 0.0
+        return 0.0, 0.0
     indices = case.sample("val", MOST, stream=14)
     before, after = scored(case, indices, None), scored(case, indices, sized.prepare)
-    return 0.0 if before is None or after is None else float(after.mean() - before.mean())
+    other = scored(case, indices, found.prepare)
+    if before is None or after is None or other is None:
+        return 0.0, 0.0
+    return float(after.mean() - before.mean()), paired(after, np.asarray(other)).p * max(1, len(found.tried))
 
 
 def _size(case: Case, found: Search) -> Estimate:

@@ -122,8 +122,10 @@ def _honest(case: Case, val: Outputs, others: dict[str, Outputs]) -> Estimate:
     if p >= 1e-3 or low <= 0:
         seen = _on_training(case, max(others, key=lambda k: others[k].accuracy))
     if seen is not None and seen.low > 0:
-        # nothing was chosen by training images: a difference that shows there too is not luck
-        low, p = max(low, min(e.low, seen.low)), min(1.0, 2 * min(p, max(e.p, seen.p)))
+        # nothing was chosen by training images: a difference that shows there too is not luck. They say that
+        # it is there, validation how large it is: its own interval must leave 0 out
+        low = max(low, min(e.low, seen.low))
+        p = min(1.0, 2 * min(p, seen.p if e.low > 0 else max(e.p, seen.p)))
     return Estimate(e.points, low, e.high, p)
 
 
