@@ -21,17 +21,17 @@ bool gap_pointwise_fits(const gap_op *op) {
     return x->layout == GAP_BLOCKED && x->cb == 16 && a->groups == 1 && a->kernel[0] == 1 && a->kernel[1] == 1 && a->padding[0] == 0 && a->padding[1] == 0;
 }
 
-/* About equal parts of a band, of `most` pixels at most, of which the halves are whole tiles of the widest kernel. */
-static int64_t parts_of(int64_t band, int64_t most) {
-    const int64_t equal = gap_ceil_div(band, gap_ceil_div(band, most));
-    return equal == band ? band : gap_min64(most, gap_ceil_div(equal, TILES) * TILES);
+/* About equal parts of a band, of which the halves are whole tiles of the widest kernel. */
+static int64_t span_of(int64_t band) {
+    const int64_t equal = gap_ceil_div(band, gap_ceil_div(band, SPAN));
+    return equal == band ? band : gap_min64(SPAN, gap_ceil_div(equal, TILES) * TILES);
 }
 
 /* What of the output's gradient is in scratch at once: a whole piece, if it fits, so that the input's blocks may pass by it one
  * after another; else a segment of it; else only some blocks of that. */
 static void plan_tile(gap_pointwise *p, int64_t band) {
     const int64_t vectors = LOADED / 64;
-    p->tile = p->fast_back ? parts_of(band, SPAN) : p->out_blocks * p->images * band <= vectors ? band : p->segment;
+    p->tile = p->fast_back ? span_of(band) : p->out_blocks * p->images * band <= vectors ? band : p->segment;
     const int64_t whole = p->fast_back ? gap_strassen_group(p->out_blocks) : POINTWISE_CHAIN;
     const int64_t fits = vectors * 3 / 2 / (p->images * p->tile) / whole * whole;
     p->group = gap_min64(p->out_blocks, gap_max64(fits, whole));
@@ -41,10 +41,6 @@ static void plan_tile(gap_pointwise *p, int64_t band) {
 static bool fits_grad(const gap_pointwise *p, int64_t band) {
     return p->images == 1 && p->out_h * p->out_w >= POINTWISE_SEGMENT && p->out_h * p->out_w % 2 == 0 && band % 2 == 0 &&
            p->in_blocks % 2 == 0 && p->out_blocks % STRASSEN_WIDE == 0 && p->group % STRASSEN_WIDE == 0;
-}
-
-int64_t gap_pointwise_part_floats(const gap_pointwise *p) {
-    return p->fast_grad ? p->in_blocks / 2 * (p->out_blocks / STRASSEN_WIDE) * STRASSEN_PARTS : p->in_blocks * p->out_blocks * 256;
 }
 
 void gap_pointwise_plan(gap_pointwise *p, const gap_op *op, int64_t capacity, bool strassen) {
@@ -211,7 +207,7 @@ gap_conv_ahead gap_pointwise_ahead(const gap_pointwise_side *side, const gap_poi
 static int64_t band_pixels(const gap_pointwise_goal *g) { return gap_ceil_div(g->piece, g->stride[0]) * g->grid_w; }
 
 static gap_pointwise_goal with_span(gap_pointwise_goal g) {
-    g.span = g.fast ? parts_of(band_pixels(&g), SPAN) : band_pixels(&g);
+    g.span = g.fast ? span_of(band_pixels(&g)) : band_pixels(&g);
     return g;
 }
 

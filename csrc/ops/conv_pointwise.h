@@ -115,6 +115,5 @@ void gap_pointwise_multiply(const gap_kernels *k, const gap_pointwise_goal *g, c
 GAP_MUST_USE gap_status gap_pointwise_all(const gap_op_ctx *ctx, const gap_pointwise_side *in, const gap_pointwise_goal *goal, int64_t in_c,
                                           const float *w, const float *bias, int slots);
 size_t gap_pointwise_grad_bytes(const gap_pointwise *p, int slots);
-int64_t gap_pointwise_part_floats(const gap_pointwise *p); /* partial sums of a chunk */
 
 #endif

@@ -24,7 +24,11 @@ typedef struct {
     gap_scratch scratch;
 } back_job;
 
-static size_t parts_bytes(const gap_pointwise *p) { return gap_scratch_round((size_t)(p->chunks * gap_pointwise_part_floats(p)) * sizeof(float)); }
+/* Partial sums of a chunk. */
+static int64_t part_floats(const gap_pointwise *p) {
+    return p->fast_grad ? p->in_blocks / 2 * (p->out_blocks / STRASSEN_WIDE) * STRASSEN_PARTS : p->in_blocks * p->out_blocks * 256;
+}
+static size_t parts_bytes(const gap_pointwise *p) { return gap_scratch_round((size_t)(p->chunks * part_floats(p)) * sizeof(float)); }
 static int64_t dy_floats(const gap_pointwise *p) { return gap_pointwise_scratch(0, p->group * p->images * p->tile); }
 /* Two blocks of the input; by halves all of a unit, where they are so few, with their sums, which are as large. */
 static int64_t x_floats(const gap_pointwise *p) {
@@ -190,10 +194,9 @@ static int64_t first_output(const back_job *job, int64_t k) {
 }
 
 static void clear_parts(const gap_pointwise *p, const place *at, float *part) {
-    const int64_t fours = p->out_blocks / STRASSEN_WIDE;
-    for (int64_t b = at->b0; !p->fast_grad && b < at->b1; b++) memset(part + (b * p->out_blocks + at->o0) * 256, 0, (size_t)(at->o1 - at->o0) * 1024);
-    for (int64_t b = at->b0; p->fast_grad && b < at->b1; b += 2)
-        memset(part + (b / 2 * fours + at->o0 / STRASSEN_WIDE) * STRASSEN_PARTS, 0, (size_t)((at->o1 - at->o0) / STRASSEN_WIDE * STRASSEN_PARTS) * sizeof *part);
+    const int64_t in = p->fast_grad ? 2 : 1, out = p->fast_grad ? STRASSEN_WIDE : 1, floats = p->fast_grad ? STRASSEN_PARTS : 256;
+    for (int64_t b = at->b0; b < at->b1; b += in)
+        memset(part + (b / in * (p->out_blocks / out) + at->o0 / out) * floats, 0, (size_t)((at->o1 - at->o0) / out * floats) * sizeof *part);
 }
 
 static void back_unit(void *arg, int64_t unit, int thread) {
@@ -201,7 +204,7 @@ static void back_unit(void *arg, int64_t unit, int thread) {
     const gap_pointwise *p = job->p;
     const int64_t o = unit % job->o_parts, b = unit / job->o_parts % job->b_parts;
     const int chunk = (int)(unit / job->o_parts / job->b_parts);
-    float *part = job->parts + chunk * gap_pointwise_part_floats(p);
+    float *part = job->parts + chunk * part_floats(p);
     place at = {.b0 = first_input(job, b), .b1 = first_input(job, b + 1),
                 .o0 = first_output(job, o), .o1 = first_output(job, o + 1)};
     int64_t begin;
@@ -223,7 +226,7 @@ static void back_unit(void *arg, int64_t unit, int thread) {
 static float *sum_chunks(const back_job *job, int64_t at, int64_t floats) {
     float *sum = job->parts + at;
     for (int c = 1; c < job->p->chunks; c++) {
-        const float *more = sum + c * gap_pointwise_part_floats(job->p);
+        const float *more = sum + c * part_floats(job->p);
         for (int64_t i = 0; i < floats; i++) sum[i] += more[i];
     }
     return sum;
@@ -274,7 +277,7 @@ static gap_status back_weights(back_job *job) {
     const gap_pointwise *p = job->p;
     const int64_t fmas = job->n * p->out_h * p->out_w * p->in_c * p->out_blocks * 16;
     const gap_status st = gap_parallel_sized(p->chunks * job->b_parts * job->o_parts, back_unit, job, gap_ns_of_fmas(job->dx.s ? 2 * fmas : fmas));
-    const int64_t floats = gap_ns_of_floats((p->chunks + 2) * gap_pointwise_part_floats(p));
+    const int64_t floats = gap_ns_of_floats((p->chunks + 2) * part_floats(p));
     if (st != GAP_OK) return st;
     return p->fast_grad ? gap_parallel_sized(p->out_blocks / STRASSEN_WIDE, sum_four, job, floats) : gap_parallel_sized(p->out_blocks, sum_block, job, floats);
 }

@@ -93,16 +93,26 @@ static gap_conv_ahead weights_ahead(const gap_conv_rows *part, int64_t pairs) {
     return (gap_conv_ahead){{next, next + pairs * 256}, 0, 256, part->blocks};
 }
 
-/* A quarter of the input (of NULL: a sum) by b. */
-static gap_conv_rows product_of(const gap_strassen *s, const gap_conv_rows *r, matrix b, const quarter *of, sum which) {
+/* A quarter of the input, or a sum, by b. */
+static gap_conv_rows by(const gap_strassen *s, const gap_conv_rows *r, matrix b) {
     const int64_t pairs = s->in_blocks / 2;
     gap_conv_rows part = *r;
     part.blocks = r->blocks / 2, part.kc_last = 16, part.oc_blocks = 2, part.half = false, part.pixels = half_of(r->pixels);
     part.w = r->w + (b * 2 * pairs + s->first / 2) * 256, part.w_oc = pairs * 256;
-    if (of) part.a = r->a + input_at(r, *of), part.a_block = 2 * r->a_block;
-    else part.a = sum_of(s, r, which), part.a_block = plane_of(r), part.a_row = part.pixels * 16;
-    if (of && r->ahead.blocks == r->blocks) part.ahead = input_ahead(r, *of);
-    else part.ahead = weights_ahead(&part, pairs);
+    part.ahead = weights_ahead(&part, pairs);
+    return part;
+}
+
+static gap_conv_rows input_by(const gap_strassen *s, const gap_conv_rows *r, quarter of, matrix b) {
+    gap_conv_rows part = by(s, r, b);
+    part.a = r->a + input_at(r, of), part.a_block = 2 * r->a_block;
+    if (r->ahead.blocks == r->blocks) part.ahead = input_ahead(r, of);
+    return part;
+}
+
+static gap_conv_rows sum_by(const gap_strassen *s, const gap_conv_rows *r, sum which, matrix b) {
+    gap_conv_rows part = by(s, r, b);
+    part.a = sum_of(s, r, which), part.a_block = plane_of(r), part.a_row = part.pixels * 16;
     return part;
 }
 
@@ -130,17 +140,17 @@ static void join(const gap_strassen *s, const gap_conv_rows *r, quarter of, gap_
 
 void gap_strassen_rows(const gap_strassen *s, const gap_conv_rows *r) {
     float *const t = t_of(s, r), *const x = x_of(s, r);
-    to_array(s, product_of(s, r, B11, &lower_first, SUMS), t, GAP_CONV_ZERO);
-    to_output(s, r, product_of(s, r, B21, &lower_second, SUMS), lower_first);
+    to_array(s, input_by(s, r, lower_first, B11), t, GAP_CONV_ZERO);
+    to_output(s, r, input_by(s, r, lower_second, B21), lower_first);
     join(s, r, lower_first, GAP_CONV_KEEP, t, NULL);
-    to_array(s, product_of(s, r, T2, NULL, S2), t, GAP_CONV_KEEP);
-    to_array(s, product_of(s, r, T1, NULL, S1), x, GAP_CONV_ZERO);
-    to_output(s, r, product_of(s, r, B22, NULL, S4), lower_second);
+    to_array(s, sum_by(s, r, S2, T2), t, GAP_CONV_KEEP);
+    to_array(s, sum_by(s, r, S1, T1), x, GAP_CONV_ZERO);
+    to_output(s, r, sum_by(s, r, S4, B22), lower_second);
     join(s, r, lower_second, GAP_CONV_KEEP, t, x);
-    gap_conv_rows third = product_of(s, r, T3, NULL, S3);
+    gap_conv_rows third = sum_by(s, r, S3, T3);
     third.ahead = output_ahead(r, upper_second);
     to_array(s, third, t, GAP_CONV_KEEP);
-    to_output(s, r, product_of(s, r, T4, &upper_second, SUMS), upper_first);
+    to_output(s, r, input_by(s, r, upper_second, T4), upper_first);
     join(s, r, upper_second, r->start, t, x);
     join(s, r, upper_first, GAP_CONV_KEEP, t, NULL);
 }

@@ -657,12 +657,14 @@ def test_preprocessing_is_tested_on_all_samples_too(monkeypatch: pytest.MonkeyPa
         np.random.default_rng(0).integers(0, 256, (450, 4, 4), np.uint8), [0, 1] * 225, split={"val": 1.0}
     )
     case = Case(budget=Budget(60), data=data)
-    e = preprocessing._size(case, preparing.Search([change], change.prepare, 0.8, 0.9, 4e-3, 225, tried))
+    once = preparing.Search([change], change.prepare, 0.8, 0.9, 4e-3, 225, tried)
+    measured = preprocessing._measured(case, once)
+    e = preprocessing._size(once, measured)
     whole = stats.paired(before, after)
     assert (e.points, e.low, e.high) == (whole.points, whole.low, whole.high)
     assert e.p == pytest.approx(2 * 20 * whole.p)
     twice = preparing.Search([change] * 2, change.prepare, 0.8, 0.9, 4e-3, 225, tried)
-    assert preprocessing._size(case, twice).p == pytest.approx(min(8e-3, 800 * whole.p))
+    assert preprocessing._size(twice, measured).p == pytest.approx(min(8e-3, 800 * whole.p))
 
 
 WRONG: dict[str, tuple[Callable[[Any], np.ndarray], str]] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..case import Case
 from ..preparing import ALIKE, PASSES, Search, sample_size, scored, searched
@@ -15,6 +16,8 @@ from .resolution import Sized, best_size
 __all__ = ["preprocessing"]
 
 MOST = 4000  # validation samples on which the size is measured
+
+Measured = tuple[NDArray[np.bool_], NDArray[np.bool_]] | None
 
 
 @check(
@@ -61,7 +64,8 @@ def preprocessing(case: Case) -> Result:
         return Result.clear(
             f"the best other preprocessing ({wants}) gains nothing: {rates}", e, evidence=numbers
         )
-    e = _size(case, found)
+    measured = _measured(case, found)
+    e = _size(found, measured)
     if e.p >= 0.01:
         needed = 2 * samples_for_paired(max(gain, 0.02), gain + 0.05)
         return Result.undecided(f"{wants} may be better: {rates}", e, samples_needed=needed)
@@ -75,7 +79,7 @@ def preprocessing(case: Case) -> Result:
         )
     simple = len(found.changes) == 1 and found.changes[0].kind != "crop"
     sized = None if simple else best_size(case)
-    by_size, worse = (0.0, 0.0) if sized is None else _by_size(case, sized, found)
+    by_size, worse = (0.0, 0.0) if sized is None else _by_size(case, sized, found, measured)
     if sized is not None and by_size > 0 and by_size >= (0.5 if worse >= 0.05 else ALIKE) * e.points:
         return Result.clear(
             f"{wants} would recover {100 * e.points:.1f} points, but {sized.factor:g} times the size alone "
@@ -103,26 +107,30 @@ def _by_renaming(case: Case) -> float:
     return float((order[out.predictions] == out.labels).mean()) - out.accuracy
 
 
-def _by_size(case: Case, sized: Sized, found: Search) -> tuple[float, float]:
+def _by_size(case: Case, sized: Sized, found: Search, measured: Measured) -> tuple[float, float]:
     """What another size recovers by itself, on the samples that the preprocessing is measured on: on others
     the two would differ by chance; and the p-value of its being no worse, the other picked out of so many."""
-    if sized.prepare is None:
+    if sized.prepare is None or measured is None:
         return 0.0, 0.0
-    indices = case.sample("val", MOST, stream=14)
-    before, after = scored(case, indices, None), scored(case, indices, sized.prepare)
-    other = scored(case, indices, found.prepare)
-    if before is None or after is None or other is None:
+    before, other = measured
+    after = scored(case, case.sample("val", MOST, stream=14), sized.prepare)
+    if after is None:
         return 0.0, 0.0
-    return float(after.mean() - before.mean()), paired(after, np.asarray(other)).p * max(1, len(found.tried))
+    return float(after.mean() - before.mean()), paired(after, other).p * max(1, len(found.tried))
 
 
-def _size(case: Case, found: Search) -> Estimate:
-    """Gain on validation; p by the half that had no part in the choice, or by all samples, where each change
-    was one of so many."""
+def _measured(case: Case, found: Search) -> Measured:
+    """Whether each of many validation samples is right as it is, and as the model wants it."""
     indices = case.sample("val", MOST, stream=14)
     before, after = scored(case, indices, None), scored(case, indices, found.prepare)
-    if before is None or after is None:
+    return None if before is None or after is None else (before, after)
+
+
+def _size(found: Search, measured: Measured) -> Estimate:
+    """Gain on validation; p by the half that had no part in the choice, or by all samples, where each change
+    was one of so many."""
+    if measured is None:
         return Estimate(0.0, 0.0, 0.0, 1.0)
-    e = paired(before, np.asarray(after))
+    e = paired(*measured)
     choices = max(1, len(found.tried)) ** len(found.changes)
     return e._replace(p=min(1.0, 2 * min(found.p, choices * e.p)))
