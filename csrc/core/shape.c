@@ -6,6 +6,14 @@ gap_status gap_size_mul(int64_t *out, int64_t a, int64_t b) {
     return GAP_OK;
 }
 
+gap_status gap_size_check(const char *what, const int64_t *size, int n) {
+    int64_t floats = 1;
+    for (int k = 0; k < n; k++)
+        if (__builtin_mul_overflow(floats, size[k], &floats) || floats > GAP_SIZE_MOST)
+            return gap_fail(GAP_ERR_MEMORY, "%s: a sample needs more memory than can be addressed", what);
+    return GAP_OK;
+}
+
 gap_status gap_window_size(int64_t *out, const char *what, int64_t in, int64_t kernel, int64_t stride, int64_t pad_lo,
                            int64_t pad_hi, int64_t dilation, bool ceil_mode) {
     const int64_t limit = (int64_t)1 << 31;

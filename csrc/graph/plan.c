@@ -53,6 +53,9 @@ static gap_status build_list(gap_plan *p) {
     if (p->opt.n_recompute > 0) /* a second run writes to places of its own; and a segment's values would be kept for the next one's backward */
         p->rules &= ~(1u << GAP_RULE_SLICES | 1u << GAP_RULE_JOIN_BACK);
     GAP_TRY(gap_fuse(&p->list, p->output, p->graph->n_outputs, &env, p->rules));
+    for (int v = 0; v < p->list.n_values; v++) /* before ops multiply by the batch */
+        if (gap_desc_stored(&p->list.value[v]) > (GAP_SIZE_MOST << 12) / p->opt.capacity)
+            return gap_fail(GAP_ERR_MEMORY, "plan: a batch of %lld needs more memory than can be addressed", (long long)p->opt.capacity);
     for (int k = 0; k < p->list.n_ops; k++) {
         gap_op *op = &p->list.op[k];
         if (op->def->prepare == NULL) continue;

@@ -17,14 +17,14 @@ enum { PLAN_METHOD, PLAN_TILE, PLAN_SLOTS, PLAN_TRAINING, PLAN_GATE_SUMS /* in w
 
 bool gap_conv_reads_pixels(const gap_op *op) {
     const gap_conv_attr *a = GAP_ATTR_CONST(op, gap_conv_attr);
-    return a->groups == 1 && !a->fuse.apply && a->fuse.gate == 0;
+    return a->groups == 1 && !a->fuse.apply && a->fuse.gate == 0 && !gap_depthwise_fits(op); /* 1 -> 1 channels: another order of sums */
 }
 
 static gap_status infer(gap_op *op, const gap_desc *in, gap_desc *out) {
     gap_status st = GAP_OK;
-    const gap_conv_attr *a = GAP_ATTR_CONST(op, gap_conv_attr);
+    gap_conv_attr *a = GAP_ATTR(op, gap_conv_attr);
     char text[96];
-    int64_t size[2];
+    int64_t size[2], padded[3] = {0, 0, gap_max64(in->dim[0], a->out_channels)};
     if (in->ndim != 3 || in->dtype != GAP_F32 || in->per_batch || in->layout == GAP_PLAIN)
         return gap_fail(GAP_ERR_SHAPE, "convolution: input must be an image (C, H, W), got %s", gap_desc_text(in, text));
     if (a->groups < 1 || in->dim[0] % a->groups || a->out_channels < 1 || a->out_channels % a->groups)
@@ -34,7 +34,10 @@ static gap_status infer(gap_op *op, const gap_desc *in, gap_desc *out) {
         if (a->padding[k] < 0) return gap_fail(GAP_ERR_VALUE, "convolution: padding must be >= 0, got %lld", (long long)a->padding[k]);
         GAP_TRY(gap_window_size(&size[k], "convolution", in->dim[1 + k], a->kernel[k], a->stride[k], a->padding[k], a->padding[k],
                                 a->dilation[k], false));
+        padded[k] = in->dim[1 + k] + 2 * a->padding[k];
+        a->stride[k] = gap_min64(a->stride[k], padded[k]); /* a longer one has no second step, but backward would look at each place of it */
     }
+    GAP_TRY(gap_size_check("convolution: padded", padded, 3));
     *out = gap_desc_image(a->out_channels, size[0], size[1]);
 done:
     return st;

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "core/memory.h"
+#include "core/shape.h"
 
 void gap_oplist_init(gap_oplist *l, bool training) {
     memset(l, 0, sizeof *l);
@@ -33,7 +34,8 @@ static gap_status reserve_values(gap_oplist *l, int more) {
 }
 
 gap_status gap_oplist_value(gap_oplist *l, const gap_desc *desc, int *out) {
-    gap_status st = reserve_values(l, 1);
+    gap_status st = gap_size_check("input", desc->dim, desc->ndim);
+    if (st == GAP_OK) st = reserve_values(l, 1);
     if (st != GAP_OK) return st;
     l->value[l->n_values] = l->gradient[l->n_values] = *desc;
     *out = l->n_values++;
@@ -55,6 +57,7 @@ gap_status gap_oplist_emit(gap_oplist *l, const gap_op_def *def, const char *lay
     if (attr_bytes) memcpy(op.attr, attr, attr_bytes);
     for (int k = 0; k < GAP_OP_MAX_WEIGHTS; k++) op.weight[k] = k < n_weights ? weights[k] : -1;
     gap_status st = def->infer(&op, op.in_desc, op.out_desc);
+    for (int k = 0; st == GAP_OK && k < n_out; k++) st = gap_size_check(def->name, op.out_desc[k].dim, op.out_desc[k].ndim);
     if (st != GAP_OK) return st;
     st = reserve(&l->op, &l->cap_ops, l->n_ops + 1, sizeof *l->op);
     if (st == GAP_OK) st = reserve_values(l, n_out);

@@ -92,6 +92,13 @@ static void test_shape_windows_match_torch(void) {
     CHECK_FAILS(gap_size_mul(&n, INT64_MAX, 2), GAP_ERR_SHAPE);
 }
 
+static void test_sizes_beyond_any_memory_are_refused(void) {
+    const int64_t most[3] = {16, 1 << 16, 1 << 20}, more[3] = {17, 1 << 16, 1 << 20}, wraps[3] = {(int64_t)1 << 32, (int64_t)1 << 32, 1};
+    CHECK_OK(gap_size_check("conv", most, 3));
+    CHECK_FAILS(gap_size_check("conv", more, 3), GAP_ERR_MEMORY);
+    CHECK_FAILS(gap_size_check("conv", wraps, 3), GAP_ERR_MEMORY); /* 2^64 is 0 */
+}
+
 static int dropped;
 static void drop(void *cookie) { *(int *)cookie += 1; }
 
@@ -139,6 +146,7 @@ int main(void) {
     RUN(test_rng_is_philox4x32_10);
     RUN(test_rng_draws_are_in_range_and_fair);
     RUN(test_shape_windows_match_torch);
+    RUN(test_sizes_beyond_any_memory_are_refused);
     RUN(test_buffer_drops_once_at_the_last_unref);
     RUN(test_desc_pads_channels_to_the_block);
     RUN(test_param_defaults_and_ranges);

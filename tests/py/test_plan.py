@@ -354,6 +354,38 @@ def test_failed_allocations_are_errors_and_leak_nothing():
     assert 50 < k < 1999
 
 
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(
+    "conv",
+    [
+        {"kernel_size": 5, "padding": 2**31},  # a plane of 2^64 pixels
+        {"kernel_size": 1, "padding": 10**9},
+        {"kernel_size": 3, "padding": 2**30, "dilation": 2**30},
+        {"kernel_size": 3, "padding": 2**30, "stride": 2**30, "groups": 16},
+    ],
+)
+def test_planes_beyond_any_memory_are_refused(conv, training):
+    net = nn.Sequential(nn.Conv2d(16, 16, **conv), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    with pytest.raises(MemoryError, match="more memory than can be addressed"):
+        gl.memory(net, gl.losses.CrossEntropy() if training else None, None, (2, 16, 4, 4))
+
+
+@pytest.mark.parametrize("groups", [1, 16])
+def test_a_stride_beyond_the_plane_is_one_step(groups):
+    """And costs no more than that; backward walks over all places of a stride."""
+    x = RNG.standard_normal((2, 16, 4, 5)).astype(np.float32)
+    seen = []
+    for stride in (10**6, 6):
+        conv = nn.Conv2d(16, 16, 3, stride=stride, padding=1, groups=groups)
+        # 1x1 in front: the convolution passes a gradient on
+        layers = nn.Sequential(nn.Conv2d(16, 16, 1), conv, nn.Flatten(), nn.Linear(16, 3))
+        net = layers.net((16, 4, 5), seed=3)
+        plan = gl.compile(net, gl.losses.CrossEntropy(), gl.optim.SGD(lr=0.1), x.shape)
+        plan.step(x, [0, 2])
+        seen.append(net.digest())
+    assert seen[0] == seen[1]
+
+
 def test_memory_and_description():
     plan = make()
     memory = plan.memory()
