@@ -55,6 +55,7 @@ typedef struct {
     int64_t d_px, d_row, d_img, d_oc;
     int64_t pixels, rows, images;
     int m, oc_blocks;
+    bool half;                    /* of the last output block lanes 8..15 of d are 0: padding, whose sums are 0 */
     float *dw;
     int64_t dw_k, dw_oc;
     gap_conv_ahead ahead[3];      /* shared out over the tiles */
