@@ -22,12 +22,12 @@ static inline gap_status gap_pool_infer(const char *what, const gap_pool_attr *a
     if (in->layout != GAP_BLOCKED)
         return gap_fail(GAP_ERR_SHAPE, "%s: input must be an image (C, H, W), got %s", what, gap_desc_text(in, text));
     for (int k = 0; k < 2; k++) {
-        if (a->padding[k] > ((a->kernel[k] - 1) * a->dilation[k] + 1) / 2)
-            return gap_fail(GAP_ERR_SHAPE, "%s: padding must be at most half of the window, got %lld for a window of %lld", what,
-                            (long long)a->padding[k], (long long)((a->kernel[k] - 1) * a->dilation[k] + 1));
         gap_status st = gap_window_size(&size[k], what, in->dim[1 + k], a->kernel[k], a->stride[k], a->padding[k], a->padding[k],
                                         a->dilation[k], a->ceil_mode);
         if (st != GAP_OK) return st;
+        if (a->padding[k] > ((a->kernel[k] - 1) * a->dilation[k] + 1) / 2)
+            return gap_fail(GAP_ERR_SHAPE, "%s: padding must be at most half of the window, got %lld for a window of %lld", what,
+                            (long long)a->padding[k], (long long)((a->kernel[k] - 1) * a->dilation[k] + 1));
     }
     *out = gap_desc_image(in->dim[0], size[0], size[1]);
     return GAP_OK;

@@ -121,14 +121,18 @@ class Side:
         self.medians: list[float] = []  # of each round
         self.peak = 0
         self._said = tempfile.TemporaryFile(mode="w+", errors="replace")  # noqa: SIM115  # closed by close()
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._said,
-            text=True,
-            env={**os.environ, **(environment or {})},
-        )
+        try:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._said,
+                text=True,
+                env={**os.environ, **(environment or {})},
+            )
+        except OSError as error:
+            self._said.close()
+            raise BenchError(f"bench: {name}: {command[0]} cannot be started: {error.strerror}") from None
         try:
             self.facts = self.ask(start)
         except BaseException:
@@ -273,7 +277,8 @@ def fastest(
         seconds[str(configuration)] = took
     if best is None:
         more = f" (and so {len(failed) - 1} more configurations)" if len(failed) > 1 else ""
-        hint = "; --peer-python names the interpreter that has it" if "No module named" in failed[0] else ""
+        absent = any(text in failed[0] for text in ("No module named", "cannot be started"))
+        hint = "; --peer-python names the interpreter that has it" if absent else ""
         raise BenchError(f"{failed[0]}{more}{hint}")
     best.forget()
     return best, seconds, failed
