@@ -539,6 +539,38 @@ def test_validation_is_held_against_training_by_one_classifier() -> None:
         assert p[1] > 0.01
 
 
+@pytest.mark.parametrize(
+    ("net", "features", "of"),
+    [
+        ((0.06, 0.0, 0.17, 0.04), (0.165, 0.09, 0.23, 6e-4), 0.165),  # the network cannot tell, features can
+        ((0.02, 0.0, 0.05, 0.20), (0.165, 0.09, 0.23, 6e-4), None),  # the better judge says: not so many
+        ((0.10, 0.05, 0.15, 1e-6), (0.165, 0.09, 0.23, 6e-4), 0.10),  # the better judge decides
+        ((0.06, 0.0, 0.17, 0.04), (0.165, 0.00, 0.30, 0.20), None),  # neither can
+    ],
+)
+def test_features_judge_validation_where_the_network_cannot(
+    net: tuple[float, ...], features: tuple[float, ...], of: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network whose average lags errs where it is sure: its curve reaches down to 0."""
+    a, b = halves()
+    data = data_of(X[a], Y[a], X[b], Y[b])
+    val = data.indices("val")
+    scores = 9.0 * np.eye(10)[data.labels[val]]  # right on every image: the better judge
+    out = doctor.Outputs.of_logits([data.ids[i] for i in val], data.labels[val], scores, data.classes, "net")
+    asked = iter((Estimate(0.0, 0.0, 0.01, 1.0), Estimate(*net), Estimate(*features)))
+    monkeypatch.setattr(noise, "noise_share", lambda p, labels: next(asked))
+    monkeypatch.setattr(label_noise, "_more_than_in_training", lambda case: 1e-9)
+    case = Case(budget=Budget(60), data=data, outputs={"val": out})
+    result = running.examine(case, [table.named("L1")], verbose=0, with_waterfall=False).checks[0].result
+    assert result.estimate is not None
+    if of is not None:
+        assert (result.outcome, result.estimate.points) == ("found", of)
+        assert "of validation's labels are wrong" in result.says
+    else:
+        wide = net[2] >= 0.06 and net[0] >= 0.03
+        assert result.outcome == ("undecided" if wide else "clear"), result.says
+
+
 def test_the_best_of_a_runs_weights_judges_validation(monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = halves()
     data = data_of(X[a], Y[a], X[b], Y[b])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -665,6 +666,30 @@ def test_preprocessing_is_tested_on_all_samples_too(monkeypatch: pytest.MonkeyPa
     assert e.p == pytest.approx(2 * 20 * whole.p)
     twice = preparing.Search([change] * 2, change.prepare, 0.8, 0.9, 4e-3, 225, tried)
     assert preprocessing._size(twice, measured).p == pytest.approx(min(8e-3, 800 * whole.p))
+
+
+@pytest.mark.parametrize(
+    ("image", "fed", "wanted", "only"),
+    [
+        ((20, 20), ("squash", 13, 0), (20, 13), True),  # the middle of the picture as it was: 42 % of it
+        ((20, 20), ("squash", 13, 0), (15, 13), False),  # a usual crop: 75 % of it
+        ((20, 40), ("squash", 13, 0), (20, 13), False),  # a wide picture: proportions change too
+        ((20, 40), ("crop", 13, 13), (20, 13), True),
+        ((20, 20), ("crop", 13, 20), (15, 13), False),  # smaller than what is fed
+    ],
+)
+def test_a_crop_of_half_the_picture_only_makes_things_larger(
+    image: tuple[int, int], fed: tuple[str, int, int], wanted: tuple[int, int], only: bool
+) -> None:
+    pictures = np.random.default_rng(0).integers(0, 256, (40, *image), np.uint8)
+    case = Case(budget=Budget(60), data=gl.data.arrays(pictures, [0, 1] * 20, split={"val": 1.0}))
+    now = preparing.Steps(preparing.Geometry(fed[1], fed[1], fed[0], fed[2]), (0,), (1.0,), (0.0,))
+    then = replace(now, geometry=preparing.Geometry(wanted[1], wanted[1], "crop", wanted[0]))
+    case.keep("steps", lambda: now)
+    change = preparing.Change("crop", str(then.geometry), str(now.geometry), then, then)
+    assert preprocessing._only_larger(case, preparing.Search([change], then)) is only
+    kernel = preparing.Change("resize kernel", "a", "b", then, then)
+    assert not preprocessing._only_larger(case, preparing.Search([kernel], then))
 
 
 WRONG: dict[str, tuple[Callable[[Any], np.ndarray], str]] = {

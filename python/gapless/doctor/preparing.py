@@ -87,6 +87,14 @@ class Geometry:
             return Geometry(h, w)
         return replace(self, height=h, width=w, short=max(h, w, round(self.short * by)) if self.short else 0)
 
+    def zoom(self, size: tuple[int, int]) -> tuple[float, float]:
+        """How much larger than in an image of that size (height, width) things are, down and across."""
+        if self.way == "as it is":
+            return 1.0, 1.0
+        if self.way == "squash":
+            return self.height / size[0], self.width / size[1]
+        return self.short / min(size), self.short / min(size)
+
     def __str__(self) -> str:
         if self.way == "as it is":
             return "no resize"

@@ -44,7 +44,8 @@ def label_noise(case: Case) -> Result:
     Where the picture leaves no doubt, disagreement is a wrong label: the rate of it towards the surest
     samples estimates how many are wrong; which ones is confident learning's ranking. That validation has any
     is tested by that rate, and by the same classifier's disagreement with training's labels (out of fold),
-    which has the same doubtful pictures: twice the smaller p counts.
+    which has the same doubtful pictures: twice the smaller p counts. Validation's judge is the better of
+    plain features and the network; where it cannot decide, the other one may (for twice the p again).
     """
     data = case.data
     assert data is not None
@@ -81,31 +82,26 @@ def label_noise(case: Case) -> Result:
         )
     tested = {k: e._replace(p=min(1.0, e.p * len(parts))) for k, (_, _, e) in parts.items()}
     if split == "train" and "val" in parts:
-        e = tested["val"]
-        tested["val"] = e._replace(p=min(1.0, 2 * min(e.p, len(parts) * _more_than_in_training(case))))
+        more = len(parts) * _more_than_in_training(case)
+        tested["val"] = _either(tested["val"], _second_judge(case, len(parts)), more)
     chosen = split if split in parts else "val"
     if chosen != "val" and "val" in parts:
         in_order = _stands(tested["val"]) and not _stands(tested[split])
         chosen = "val" if in_order or tested["val"].low > tested[split].high else split
-    indices, p, _ = parts[chosen]
     e = tested[chosen]
-    where = NAMES.get(chosen, chosen)
-    says = (
-        f"about {100 * e.points:.1f} % of {where}'s labels are wrong "
-        f"({100 * e.low:.1f} to {100 * e.high:.1f})"
-    )
     if not _stands(e):
-        if e.high < 2 * NOTABLE or e.points < NOTABLE:
-            return Result.clear(says, e, evidence=numbers)
-        n = len(indices)
-        return Result.undecided(says, e, samples_needed=4 * n, evidence=numbers)
+        open_ = [k for k in (chosen, *parts) if tested[k].points >= NOTABLE and tested[k].high >= 2 * NOTABLE]
+        if not open_:
+            return Result.clear(_says(chosen, e), e, evidence=numbers)
+        e, needed = tested[open_[0]], 4 * len(parts[open_[0]][0])
+        return Result.undecided(_says(open_[0], e), e, samples_needed=needed, evidence=numbers)
     pictures: list[Picture] = []
     for name, (at, q, _) in parts.items():
         listed, shown = _listed(case, at, q)
         numbers[name] |= listed
         pictures += shown if name == chosen else []
     return Result.found(
-        says,
+        _says(chosen, e),
         e,
         evidence=numbers,
         pictures=pictures,
@@ -117,8 +113,38 @@ def label_noise(case: Case) -> Result:
     )
 
 
+def _says(split: str, e: Estimate) -> str:
+    where, share = NAMES.get(split, split), f"about {100 * e.points:.1f} %"
+    return f"{share} of {where}'s labels are wrong ({100 * e.low:.1f} to {100 * e.high:.1f})"
+
+
 def _stands(e: Estimate) -> bool:
     return e.points >= NOTABLE and e.low > 0 and e.p < 0.01
+
+
+def _either(best: Estimate, second: Estimate | None, more: float) -> Estimate:
+    """Validation's estimate by its best judge, or where that decides nothing by the second one, if the best
+    one's interval admits what that says. more: the p-value of the other test; twice the smaller counts."""
+    first = best._replace(p=min(1.0, 2 * min(best.p, more)))
+    if second is None or _stands(first) or second.low > best.high:
+        return first
+    other = second._replace(p=min(1.0, 4 * min(second.p, more)))
+    return other if _stands(other) else first
+
+
+def _second_judge(case: Case, tests: int) -> Estimate | None:
+    """What plain features say of validation, where a network is the better judge. A network that errs where
+    it is sure, as averaged or badly trained ones do, cannot tell its mistakes from wrong labels: the less
+    right judge may know better when it does not know."""
+    data, p = case.data, _by_features(case)
+    assert data is not None
+    if p is None or probabilities(case, "val")[1] is p:
+        return None
+    labels = data.labels[features.looked_both(case)[1].indices]
+    e = noise.noise_share(p, labels)
+    if float(np.mean(p.argmax(axis=1) != labels)) - e.points > WEAK:
+        return None
+    return e._replace(p=min(1.0, e.p * tests))
 
 
 def probabilities(case: Case, split: str) -> tuple[NDArray[np.int64], Doubles]:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..case import Case
-from ..preparing import ALIKE, PASSES, Search, sample_size, scored, searched
+from ..preparing import ALIKE, LOOKED_AT, PASSES, Search, identify, sample_size, scored, searched
 from ..result import Remedy, Result
 from ..stats import Estimate, paired, samples_for_paired
 from ..table import check
@@ -80,7 +80,8 @@ def preprocessing(case: Case) -> Result:
     simple = len(found.changes) == 1 and found.changes[0].kind != "crop"
     sized = None if simple else best_size(case)
     by_size, worse = (0.0, 0.0) if sized is None else _by_size(case, sized, found, measured)
-    if sized is not None and by_size > 0 and by_size >= (0.5 if worse >= 0.05 else ALIKE) * e.points:
+    enough = 0.5 if worse >= 0.05 or _only_larger(case, found) else ALIKE
+    if sized is not None and by_size > 0 and by_size >= enough * e.points:
         return Result.clear(
             f"{wants} would recover {100 * e.points:.1f} points, but {sized.factor:g} times the size alone "
             f"recovers {100 * by_size:.1f}",
@@ -117,6 +118,22 @@ def _by_size(case: Case, sized: Sized, found: Search, measured: Measured) -> tup
     if after is None:
         return 0.0, 0.0
     return float(after.mean() - before.mean()), paired(after, other).p * max(1, len(found.tried))
+
+
+def _only_larger(case: Case, found: Search) -> bool:
+    """Whether what is wanted is a crop of half the picture at most, in the proportions that are fed: nobody
+    prepares images so, and what helps is that things are larger."""
+    fed, wanted = identify(case), found.changes[0].steps
+    if len(found.changes) != 1 or found.changes[0].kind != "crop" or fed is None or wanted is None:
+        return False
+    assert case.data is not None
+    for i in case.sample("val", LOOKED_AT, stream=11).tolist():
+        size = case.data.sizes[i]
+        now, then = fed.geometry.zoom(size), wanted.geometry.zoom(size)
+        down, across = then[0] / now[0], then[1] / now[1]
+        if down * across < 2 or abs(down / across - 1) > 0.05:
+            return False
+    return True
 
 
 def _measured(case: Case, found: Search) -> Measured:
