@@ -13,7 +13,7 @@ from PIL import Image
 
 import gapless as gl
 from gapless import doctor
-from gapless.doctor import _tables, preparing, running, stats, table
+from gapless.doctor import _tables, preparing, reading, running, stats, table
 from gapless.doctor.case import Budget, Case
 from gapless.doctor.checks import preprocessing
 from gapless.doctor.checks.calibration import expected_error
@@ -85,6 +85,16 @@ def write(tmp_path: Path) -> Write:
         ("g.txt", "x.png 0 0.9 0.1\ny.png 1 0.2 0.8\n", "probabilities"),
         ("h.txt", "x.png\t0\t5\t0.1\ny.png\t1\t0.2\t7\n", "logits"),
         ("i.csv", '"id",y_true,y_pred\n"x, 1.png",0,0.0\ny.png,1.0,1\n', "none"),
+        ("k.csv", 'id, target, pred\nx.png, "cat, red", "cat, red"\ny.png, dog, dog\n', "none"),
+        ("l.csv", "id;target;prob_0;prob_1\nx.png;0;0,9;0,1\ny.png;1;0,2;0,8\n", "probabilities"),
+        ("m.csv", "  \r\nid;target;pred\r\nx.png;0;0\r\ny.png;1;1\r\n", "none"),
+        ("n.csv", ",target,0,1\nx.png,0.0,4,1\ny.png,1.0,2,3\n", "logits"),
+        ("o.csv", "id,target,logit_1,logit_2\nx.png,0,4,1\ny.png,1,2,3\n", "logits"),
+        ("p.csv", "id,target,logit_1,logit_2\nx.png,1,4,1\ny.png,2,2,3\n", "logits"),
+        ("q.csv", "id,target,2,7\nx.png,2,4,1\ny.png,7,2,3\n", "logits"),
+        ("r.csv", "id,target,prob_0,prob_1\nx.png,0,.98,.01\ny.png,1,.34,.67\n", "probabilities"),
+        ("s.txt", "id,target,pred\nx.png,0,0\ny.png,1,1\n", "none"),
+        ("t.txt", "id, target, pred\nx.png, 0, 0\ny.png, 1, 1\n", "none"),
         ("j.csv", "\ufeffid,target,class_0,class_1\r\nx.png,0,.75,.25\r\ny.png,1,.5,.5\r\n", "probabilities"),
     ],
 )
@@ -127,11 +137,62 @@ def test_tables_are_recognised(name: str, text: str, kind: str, write: Write) ->
         ("a.txt", "x.png 0\n", "got 2 cells"),
         ("a.csv", "id,target,pred\nx,900000,0\n", "class index 900000"),
         ("a.csv", "id,target,pred\nx,-1,cat\n", "negative"),
+        ("a.csv", "id,target,pred\nx,0,0\ny,1,0.87\n", "line 3: prediction '0.87' is a number and no class"),
+        ("a.csv", "id,target,pred\nx,0,0\ny,1,nan\n", "line 3: no prediction: 'nan'"),
+        ("a.csv", "id,target,pred\nx,0,0\nNaN,NaN,1\n", "line 3: no target: 'NaN'"),
+        ("a.csv", "id,target,pred\nx,0,0\n,1,1\n", "line 3: no id"),
+        ("a.csv", "id,target,prob_1\nx,0,0.1\ny,1,0.8\n", "'prob_1' alone does not say"),
     ],
 )
 def test_tables_are_refused_with_their_line(name: str, text: str, message: str, write: Write) -> None:
     with pytest.raises(DataError, match=message):
         read_outputs(write(name, text))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\x1f\x8b\x08\x00", "is compressed"),
+        ("id,target,pred\nx,0,0\n".encode("utf-16"), "is UTF-16; expected CSV or text in UTF-8"),
+        (b"PK\3\4", "is an Excel or zip file"),
+        ("id,target,pred\né,0,0\n".encode("latin-1"), "line 2: not valid utf-8 .*; save it as UTF-8"),
+    ],
+)
+def test_files_that_are_no_text_are_told_by_what_they_are(
+    content: bytes, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "a.csv").write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        read_outputs(tmp_path / "a.csv")
+
+
+def test_numbers_of_classes_that_count_from_1_are_their_names(write: Write) -> None:
+    text = "id,target,logit_1,logit_2,logit_3\nx,1,4,1,0\ny,2,0,3,1\n"  # no sample is of class 3
+    (read,) = read_outputs(write("a.csv", text))
+    assert read.outputs.classes == ("1", "2", "3")
+    assert read.outputs.accuracy == 1
+    from_0 = "id,target,pred\nx,1,1\ny,2,0\n"  # one column could be read as names, both together cannot
+    (read,) = read_outputs(write("b.csv", from_0), classes=["1", "2", "3"])
+    assert read.outputs.labels.tolist() == [1, 2]
+    assert read.outputs.predictions.tolist() == [1, 0]
+
+
+def test_classes_are_a_list_in_order(write: Write) -> None:
+    path = write("a.csv", "id,target,pred\nx,0,0\n")
+    (read,) = read_outputs(path, classes=(c for c in "ab"))  # type: ignore[arg-type]
+    assert read.outputs.classes == ("a", "b")
+    for wrong in ({"a", "b"}, {"a": 0, "b": 1}, "ab", 2, []):
+        with pytest.raises(DataError, match="list of class names"):
+            read_outputs(path, classes=wrong)  # type: ignore[arg-type]
+
+
+def test_written_digits_decide_what_sums_to_1() -> None:
+    rng = np.random.default_rng(0)
+    p = softmax(rng.normal(0, 2, (200, 9)))
+    for digits in (2, 3, 4):
+        assert reading.is_simplex(np.round(p, digits))
+    assert not reading.is_simplex(p * 1.004)
+    assert not reading.is_simplex(np.round(rng.random((200, 9)), 2))
 
 
 def test_repeated_ids_are_counted_and_other_columns_named(write: Write) -> None:
@@ -181,6 +242,7 @@ def test_npz_and_arrays_say_the_same_as_a_table(tmp_path: Path) -> None:
         ({"target": [], "prediction": []}, "no sample|whole numbers"),
         ({"logits": [[1.0, 2.0]]}, "no column of targets"),
         ({"target": [0, 1], "logits": [[1.0, 2.0], [np.inf, 0]]}, "row 1: scores are not finite"),
+        ({"target": [[1, 0], [0, 1]], "prediction": [0, 1]}, r"'target' has shape \(2, 2\), expected \(n,\)"),
         ({"target": [0, 1], "id": ["a"], "prediction": [0, 1]}, "2 targets and 1 of 'id'"),
         ({"target": ["a", "b"], "logits": [["x", "y"], ["x", "y"]]}, "must hold numbers"),
     ],
@@ -188,6 +250,13 @@ def test_npz_and_arrays_say_the_same_as_a_table(tmp_path: Path) -> None:
 def test_arrays_are_refused(arrays: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         read_outputs(arrays)
+
+
+def test_arrays_as_keras_gives_them() -> None:
+    p = [[0.9, 0.1], [0.2, 0.8]]
+    (read,) = read_outputs({"filenames": ["x", "y"], "y_true": [[0], [1]], "predictions": p})
+    assert read.outputs.ids == ["x", "y"]
+    assert (read.outputs.kind, read.outputs.accuracy) == ("probabilities", 1)
 
 
 def test_npz_holds_no_objects_and_no_lies(tmp_path: Path) -> None:
