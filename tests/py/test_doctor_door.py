@@ -316,6 +316,40 @@ def test_arguments_that_do_not_go_together() -> None:
         gl.diagnose(outputs={}, preprocess=len)
     with pytest.raises(RecipeError, match="needs preprocess"):
         gl.diagnose(model=len)
+    with pytest.raises(RecipeError, match=r"fraction from 0 to 1, got '0\.99'"):
+        gl.diagnose(outputs={}, logged="0.99")  # type: ignore[arg-type]
+    with pytest.raises(RecipeError, match=r"logged belongs to .*, not to detector_losses"):
+        gl.diagnose(detector_losses="t.csv", logged=0.9)
+    with pytest.raises(RecipeError, match="budget: seconds must be > 0, got '20'"):
+        gl.diagnose(outputs={}, budget="20")  # type: ignore[arg-type]
+
+
+def test_a_callers_check_may_return_anything(tmp_path: Path) -> None:
+    two = {"target": [0, 1], "prediction": [0, 1]}
+    never = stats.Estimate(float("nan"), 0.0, 1.0, 0.0)
+    good = stats.Estimate(0.5, 0.4, 0.6, 0.0)
+    answers: list[Any] = [None, doctor.Result.clear("ok", never)]
+    answers.append(doctor.Result.found("x", good, remedy=None))  # type: ignore[arg-type]
+    add = doctor.check("U7", "my-check", "t", measure="m", needs="outputs")
+    try:
+        for answer in answers:
+            add(lambda case, answer=answer: answer)  # type: ignore[misc]
+            with pytest.warns(RuntimeWarning, match="check my-check failed"):
+                (c,) = gl.diagnose(outputs=two, checks="my-check", verbose=0).checks
+            assert c.result.outcome == "undecided"
+            assert "a defect" not in c.result.says
+        found = doctor.Result.found("x", good, remedy=doctor.Remedy("Do it."), evidence={"at": tmp_path})
+        add(lambda case: found)
+        d = gl.diagnose(outputs=two, checks=["my-check", "u7"], verbose=0)
+        assert [f.id for f in d.findings] == ["U7"]
+        saved = json.loads(d.save(tmp_path / "d.json").read_text())
+        assert saved["findings"][0]["evidence"] == {"at": str(tmp_path)}
+        with pytest.raises(RecipeError, match="U7 'my-check' is there already"):
+            doctor.check("U8", "my-check", "t", measure="m", needs="outputs")(lambda case: found)
+    finally:
+        doctor.forget("U7")
+    with pytest.raises(RecipeError, match="C1 'class-order' is there already"):
+        doctor.check("C1", "mine", "t", measure="m", needs="outputs")(lambda case: found)
 
 
 # -- checks of outputs alone --------------------------------------------------------------------
@@ -641,6 +675,36 @@ def test_outputs_find_their_images(folder: Path) -> None:
         gl.diagnose(outputs={"id": ["q"], "target": [0], "prediction": [0]}, images=folder, verbose=0)
 
 
+def found_images(root: Path, val: list[str], train: list[str]) -> dict[str, str]:
+    """Which file each id was taken to name."""
+    from gapless.doctor import outside
+
+    def of(ids: list[str]) -> doctor.Outputs:
+        zeros = np.zeros(len(ids), np.int64)
+        return doctor.Outputs(ids, zeros, zeros, None, "none", ("a",))
+
+    data, _, _ = outside.data_of_images(root, {"val": of(val), "train": of(train)})
+    return {data.ids[i]: str(Path(data.path(i)).relative_to(root)) for i in range(len(data))}
+
+
+def test_ids_of_another_machine_find_their_images(tmp_path: Path) -> None:
+    for k, name in enumerate(("val/a/0", "val/b/0", "train/a/0", "train/b/0", "train/b/1")):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8, 3), 40 * k, np.uint8)).save(tmp_path / f"{name}.png")
+    elsewhere = ["/data/x/val/a/0.png", "C:\\x\\val\\b\\0.png", "0.png"]
+    assert found_images(tmp_path, elsewhere, ["/data/x/train/b/0.png", "1.png"]) == {
+        "/data/x/val/a/0.png": "val/a/0.png",
+        "C:\\x\\val\\b\\0.png": "val/b/0.png",
+        "/data/x/train/b/0.png": "train/b/0.png",
+        "1.png": "train/b/1.png",
+    }
+    # below validation's folder a training id names no file, though one has its name
+    assert found_images(tmp_path / "val" / "a", ["val/a/0.png"], ["train/a/0.png"]) == {
+        "val/a/0.png": "0.png"
+    }
+    assert found_images(tmp_path / "val", ["a/0.png"], ["train/a/0.png"]) == {"a/0.png": "a/0.png"}
+
+
 def test_samples_that_were_not_scored_are_counted(folder: Path) -> None:
     files = sorted((folder / "val").rglob("*.png"))
     ids = [str(f.relative_to(folder)) for f in files]
@@ -902,6 +966,32 @@ def test_enlarging_agrees_with_pillow() -> None:
     np.testing.assert_allclose(enlarged(x, 1.5)[0, 0], want, atol=1e-5)
 
 
+def raising(error: Exception, at: int, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """The function, but that its call of that number raises."""
+    calls = 0
+
+    def called(given: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == at:
+            raise error
+        return function(given)
+
+    return called
+
+
+def test_a_model_that_raises_once_is_told_as_the_callers(folder: Path, linear: Any) -> None:
+    case = opened(linear, g, folder)
+    assert isinstance(case.subject, FunctionSubject)
+    assert len(case.outputs("train")) > len(case.outputs("val"))  # both are scored before it fails
+    case.subject.function = raising(RuntimeError("out of memory"), 1, linear)
+    r = said(case, "determinism")
+    assert r.outcome == "undecided"
+    assert "model: for an input of (" in r.says
+    assert "raised RuntimeError: out of memory" in r.says
+    assert "a defect" not in r.says
+
+
 def test_functions_are_answered_where_they_do_not_fit(folder: Path, linear: Any) -> None:
     with pytest.raises(ShapeError, match="expected logits"):
         gl.diagnose(model=lambda x: np.zeros((len(x), 3)), preprocess=g, val=folder / "val", verbose=0)
@@ -911,6 +1001,18 @@ def test_functions_are_answered_where_they_do_not_fit(folder: Path, linear: Any)
         gl.diagnose(model=linear, preprocess=lambda p: g(p) * np.inf, val=folder / "val", verbose=0)
     with pytest.raises(DataError, match=r"val\[0\]: expected \(path, class\)"):
         gl.diagnose(model=linear, preprocess=g, val=["x.png"], verbose=0)
+    with pytest.raises(ShapeError, match=r"looks like \(H, W, C\)"):
+        gl.diagnose(model=linear, preprocess=lambda p: g(p).transpose(1, 2, 0), val=folder / "val", verbose=0)
+    with pytest.raises(
+        ShapeError, match=r"model: for an input of .*, expected an array of numbers, got dict"
+    ):
+        gl.diagnose(model=lambda x: {"logits": x}, preprocess=g, val=folder / "val", verbose=0)
+    with pytest.raises(DataError, match=r"preprocess: .*\.png: raised OSError: truncated"):
+        gl.diagnose(
+            model=linear, preprocess=raising(OSError("truncated"), 9, g), val=folder / "val", verbose=0
+        )
+    with pytest.raises(DataError, match="expected a list of class names"):
+        gl.diagnose(model=linear, preprocess=g, val=folder / "val", classes=set(NAMES), verbose=0)
     with pytest.raises(DataError, match="not among them"):
         gl.diagnose(model=linear, preprocess=g, val=folder / "val", classes=NAMES[:5], verbose=0)
 

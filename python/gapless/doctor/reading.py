@@ -193,8 +193,8 @@ def _refuse_numbers(tables: Sequence[Columns]) -> None:
                     raise DataError(f"{t.where(i)}: no {what}: {value!r}")
                 if value not in known and not is_index(value) and _tables.is_number(value):
                     raise DataError(
-                        f"{t.where(i)}: {what} {value[:40]!r} is a number and no class; a probability belongs "
-                        "into a column per class (prob_0, prob_1, …)"
+                        f"{t.where(i)}: {what} {value[:40]!r} is a number and no class; a probability "
+                        "belongs into a column per class (prob_0, prob_1, …)"
                     )
 
 
