@@ -147,7 +147,7 @@ class FunctionSubject:
             if x.shape[2] in (1, 3, 4) and min(x.shape[:2]) > 4:
                 raise ShapeError(
                     f"{what}: expected an array (C, H, W), got {x.shape}, which looks like (H, W, C): "
-                    "end with .transpose(2, 0, 1), and let the model's function undo it where that wants it so"
+                    "end with .transpose(2, 0, 1), and let the model's function undo it where it must"
                 )
             if parts and x.shape != parts[0].shape:
                 raise ShapeError(
