@@ -155,9 +155,8 @@ def _steady_output(as_json: bool) -> None:
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             if as_json and stream is sys.stdout:
-                reconfigure(encoding="utf-8", errors="surrogatepass")
-            else:
-                reconfigure(errors="backslashreplace")
+                reconfigure(encoding="utf-8")
+            reconfigure(errors="backslashreplace")  # what only a surrogate needs in JSON, and is valid there
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
@@ -172,5 +171,8 @@ def _drop_output() -> None:
 def _fail(said: str, code: int, as_json: bool, error: BaseException) -> int:
     print(f"gapless: {said}", file=sys.stderr)
     if as_json:
-        print_json({"error": {"type": type(error).__name__.lstrip("_"), "message": said, "exit": code}})
+        try:
+            print_json({"error": {"type": type(error).__name__.lstrip("_"), "message": said, "exit": code}})
+        except OSError:  # the disk that standard output goes to is full: it was said on standard error
+            _drop_output()
     return code

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -73,6 +75,12 @@ def said_wrong(capsys: pytest.CaptureFixture[str], *given: str) -> str:
         (["doctor", "r", "--buget", "9"], "did you mean --budget?"),
         (["doctor", "r", "d", "e"], "e: one argument too many"),
         (["doctor", "nowhere.safetensors"], "there is no such file"),
+        (["doctor", "val.csv"], "a table of outputs is given as --outputs val.csv"),
+        (["doctor", "--detector-losses", "t.csv", "--logged", "0.9"], "--logged belongs to a run"),
+        (["doctor", "r", "--html", "/nowhere/x.html"], "/nowhere/x.html: there is no folder /nowhere"),
+        (["doctor", "r", "--html", "/"], "/ is a folder"),
+        (["doctor", "r", "--html", "/dev/null"], "is a device or a pipe"),
+        (["check", "digits", "--html", "/nowhere/x.html"], "there is no folder /nowhere"),
         (["doctor", "r", "--check", "clas-order"], "did you mean 'class-order'?"),
         (["doctor", "r", "--learning-rate", "3"], "here it is called optimizer.lr"),
         (["doctr", "r"], "did you mean 'gapless doctor'?"),
@@ -90,6 +98,57 @@ def test_bad_input_is_one_line_and_exit_code_2(
     capsys: pytest.CaptureFixture[str], given: list[str], message: str
 ) -> None:
     assert message in said_wrong(capsys, *given)
+
+
+def test_check_tells_a_detectors_data_by_its_keys(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "data.yaml"
+    file.write_text("train: images\nnames: {0: cat, 1: dog}\n")
+    assert f"give it as --yolo {file}" in said_wrong(capsys, "check", str(file))
+
+
+def test_a_page_that_cannot_be_written_costs_no_measurement(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    stand_in(monkeypatch, "diagnose", nothing())
+    monkeypatch.setattr("gapless._files.write_text_atomic", full)
+    page = str(tmp_path / "p.html")
+    assert cli.main(["doctor", "r", "--json", "--html", page]) == 2
+    said = capsys.readouterr()
+    assert json.loads(said.out)["findings"] == []
+    assert said.err == f"WARNING: {page}: not written: No space left on device\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_full_disk_behind_standard_output_is_one_line(tmp_path: Path, options: list[str]) -> None:
+    (tmp_path / "v.csv").write_text("id,target,pred\nx,0,0\ny,1,1\n")
+    words = ["compare", str(tmp_path / "v.csv"), str(tmp_path / "v.csv"), *options]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "gapless", *words],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 2
+    assert done.stderr == "gapless: [Errno 28] No space left on device\n"
+
+
+def test_json_of_odd_file_names_is_utf_8(tmp_path: Path) -> None:
+    file = os.fsdecode(os.fsencode(tmp_path) + b"/b\xff.csv")
+    Path(file).write_text("id,target,pred\nx,0,0\ny,1,1\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "gapless", "doctor", "--outputs", file, "--check", "C1", "--json"],
+        stdout=subprocess.PIPE,
+        check=False,
+    )
+    assert done.returncode == 0
+    notes = json.loads(done.stdout.decode("utf-8"))["notes"]
+    assert any("b\udcff.csv" in n for n in notes)
 
 
 def test_errors_are_a_document_too(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 
 import gapless as gl
 from gapless import doctor
-from gapless.doctor import _tables, preparing, running, stats, table
+from gapless.doctor import _tables, preparing, reading, running, stats, table
 from gapless.doctor.case import Budget, Case
 from gapless.doctor.checks import preprocessing
 from gapless.doctor.checks.calibration import expected_error
@@ -86,6 +86,16 @@ def write(tmp_path: Path) -> Write:
         ("g.txt", "x.png 0 0.9 0.1\ny.png 1 0.2 0.8\n", "probabilities"),
         ("h.txt", "x.png\t0\t5\t0.1\ny.png\t1\t0.2\t7\n", "logits"),
         ("i.csv", '"id",y_true,y_pred\n"x, 1.png",0,0.0\ny.png,1.0,1\n', "none"),
+        ("k.csv", 'id, target, pred\nx.png, "cat, red", "cat, red"\ny.png, dog, dog\n', "none"),
+        ("l.csv", "id;target;prob_0;prob_1\nx.png;0;0,9;0,1\ny.png;1;0,2;0,8\n", "probabilities"),
+        ("m.csv", "  \r\nid;target;pred\r\nx.png;0;0\r\ny.png;1;1\r\n", "none"),
+        ("n.csv", ",target,0,1\nx.png,0.0,4,1\ny.png,1.0,2,3\n", "logits"),
+        ("o.csv", "id,target,logit_1,logit_2\nx.png,0,4,1\ny.png,1,2,3\n", "logits"),
+        ("p.csv", "id,target,logit_1,logit_2\nx.png,1,4,1\ny.png,2,2,3\n", "logits"),
+        ("q.csv", "id,target,2,7\nx.png,2,4,1\ny.png,7,2,3\n", "logits"),
+        ("r.csv", "id,target,prob_0,prob_1\nx.png,0,.98,.01\ny.png,1,.34,.67\n", "probabilities"),
+        ("s.txt", "id,target,pred\nx.png,0,0\ny.png,1,1\n", "none"),
+        ("t.txt", "id, target, pred\nx.png, 0, 0\ny.png, 1, 1\n", "none"),
         ("j.csv", "\ufeffid,target,class_0,class_1\r\nx.png,0,.75,.25\r\ny.png,1,.5,.5\r\n", "probabilities"),
     ],
 )
@@ -128,11 +138,62 @@ def test_tables_are_recognised(name: str, text: str, kind: str, write: Write) ->
         ("a.txt", "x.png 0\n", "got 2 cells"),
         ("a.csv", "id,target,pred\nx,900000,0\n", "class index 900000"),
         ("a.csv", "id,target,pred\nx,-1,cat\n", "negative"),
+        ("a.csv", "id,target,pred\nx,0,0\ny,1,0.87\n", "line 3: prediction '0.87' is a number and no class"),
+        ("a.csv", "id,target,pred\nx,0,0\ny,1,nan\n", "line 3: no prediction: 'nan'"),
+        ("a.csv", "id,target,pred\nx,0,0\nNaN,NaN,1\n", "line 3: no target: 'NaN'"),
+        ("a.csv", "id,target,pred\nx,0,0\n,1,1\n", "line 3: no id"),
+        ("a.csv", "id,target,prob_1\nx,0,0.1\ny,1,0.8\n", "'prob_1' alone does not say"),
     ],
 )
 def test_tables_are_refused_with_their_line(name: str, text: str, message: str, write: Write) -> None:
     with pytest.raises(DataError, match=message):
         read_outputs(write(name, text))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\x1f\x8b\x08\x00", "is compressed"),
+        ("id,target,pred\nx,0,0\n".encode("utf-16"), "is UTF-16; expected CSV or text in UTF-8"),
+        (b"PK\3\4", "is an Excel or zip file"),
+        ("id,target,pred\né,0,0\n".encode("latin-1"), "line 2: not valid utf-8 .*; save it as UTF-8"),
+    ],
+)
+def test_files_that_are_no_text_are_told_by_what_they_are(
+    content: bytes, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "a.csv").write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        read_outputs(tmp_path / "a.csv")
+
+
+def test_numbers_of_classes_that_count_from_1_are_their_names(write: Write) -> None:
+    text = "id,target,logit_1,logit_2,logit_3\nx,1,4,1,0\ny,2,0,3,1\n"  # no sample is of class 3
+    (read,) = read_outputs(write("a.csv", text))
+    assert read.outputs.classes == ("1", "2", "3")
+    assert read.outputs.accuracy == 1
+    from_0 = "id,target,pred\nx,1,1\ny,2,0\n"  # one column could be read as names, both together cannot
+    (read,) = read_outputs(write("b.csv", from_0), classes=["1", "2", "3"])
+    assert read.outputs.labels.tolist() == [1, 2]
+    assert read.outputs.predictions.tolist() == [1, 0]
+
+
+def test_classes_are_a_list_in_order(write: Write) -> None:
+    path = write("a.csv", "id,target,pred\nx,0,0\n")
+    (read,) = read_outputs(path, classes=(c for c in "ab"))  # type: ignore[arg-type]
+    assert read.outputs.classes == ("a", "b")
+    for wrong in ({"a", "b"}, {"a": 0, "b": 1}, "ab", 2, []):
+        with pytest.raises(DataError, match="list of class names"):
+            read_outputs(path, classes=wrong)  # type: ignore[arg-type]
+
+
+def test_written_digits_decide_what_sums_to_1() -> None:
+    rng = np.random.default_rng(0)
+    p = softmax(rng.normal(0, 2, (200, 9)))
+    for digits in (2, 3, 4):
+        assert reading.is_simplex(np.round(p, digits))
+    assert not reading.is_simplex(p * 1.004)
+    assert not reading.is_simplex(np.round(rng.random((200, 9)), 2))
 
 
 def test_repeated_ids_are_counted_and_other_columns_named(write: Write) -> None:
@@ -182,6 +243,7 @@ def test_npz_and_arrays_say_the_same_as_a_table(tmp_path: Path) -> None:
         ({"target": [], "prediction": []}, "no sample|whole numbers"),
         ({"logits": [[1.0, 2.0]]}, "no column of targets"),
         ({"target": [0, 1], "logits": [[1.0, 2.0], [np.inf, 0]]}, "row 1: scores are not finite"),
+        ({"target": [[1, 0], [0, 1]], "prediction": [0, 1]}, r"'target' has shape \(2, 2\), expected \(n,\)"),
         ({"target": [0, 1], "id": ["a"], "prediction": [0, 1]}, "2 targets and 1 of 'id'"),
         ({"target": ["a", "b"], "logits": [["x", "y"], ["x", "y"]]}, "must hold numbers"),
     ],
@@ -189,6 +251,13 @@ def test_npz_and_arrays_say_the_same_as_a_table(tmp_path: Path) -> None:
 def test_arrays_are_refused(arrays: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         read_outputs(arrays)
+
+
+def test_arrays_as_keras_gives_them() -> None:
+    p = [[0.9, 0.1], [0.2, 0.8]]
+    (read,) = read_outputs({"filenames": ["x", "y"], "y_true": [[0], [1]], "predictions": p})
+    assert read.outputs.ids == ["x", "y"]
+    assert (read.outputs.kind, read.outputs.accuracy) == ("probabilities", 1)
 
 
 def test_npz_holds_no_objects_and_no_lies(tmp_path: Path) -> None:
@@ -248,6 +317,40 @@ def test_arguments_that_do_not_go_together() -> None:
         gl.diagnose(outputs={}, preprocess=len)
     with pytest.raises(RecipeError, match="needs preprocess"):
         gl.diagnose(model=len)
+    with pytest.raises(RecipeError, match=r"fraction from 0 to 1, got '0\.99'"):
+        gl.diagnose(outputs={}, logged="0.99")  # type: ignore[arg-type]
+    with pytest.raises(RecipeError, match=r"logged belongs to .*, not to detector_losses"):
+        gl.diagnose(detector_losses="t.csv", logged=0.9)
+    with pytest.raises(RecipeError, match="budget: seconds must be > 0, got '20'"):
+        gl.diagnose(outputs={}, budget="20")  # type: ignore[arg-type]
+
+
+def test_a_callers_check_may_return_anything(tmp_path: Path) -> None:
+    two = {"target": [0, 1], "prediction": [0, 1]}
+    never = stats.Estimate(float("nan"), 0.0, 1.0, 0.0)
+    good = stats.Estimate(0.5, 0.4, 0.6, 0.0)
+    answers: list[Any] = [None, doctor.Result.clear("ok", never)]
+    answers.append(doctor.Result.found("x", good, remedy=None))  # type: ignore[arg-type]
+    add = doctor.check("U7", "my-check", "t", measure="m", needs="outputs")
+    try:
+        for answer in answers:
+            add(lambda case, answer=answer: answer)  # type: ignore[misc]
+            with pytest.warns(RuntimeWarning, match="check my-check failed"):
+                (c,) = gl.diagnose(outputs=two, checks="my-check", verbose=0).checks
+            assert c.result.outcome == "undecided"
+            assert "a defect" not in c.result.says
+        found = doctor.Result.found("x", good, remedy=doctor.Remedy("Do it."), evidence={"at": tmp_path})
+        add(lambda case: found)
+        d = gl.diagnose(outputs=two, checks=["my-check", "u7"], verbose=0)
+        assert [f.id for f in d.findings] == ["U7"]
+        saved = json.loads(d.save(tmp_path / "d.json").read_text())
+        assert saved["findings"][0]["evidence"] == {"at": str(tmp_path)}
+        with pytest.raises(RecipeError, match="U7 'my-check' is there already"):
+            doctor.check("U8", "my-check", "t", measure="m", needs="outputs")(lambda case: found)
+    finally:
+        doctor.forget("U7")
+    with pytest.raises(RecipeError, match="C1 'class-order' is there already"):
+        doctor.check("C1", "mine", "t", measure="m", needs="outputs")(lambda case: found)
 
 
 # -- checks of outputs alone --------------------------------------------------------------------
@@ -573,6 +676,36 @@ def test_outputs_find_their_images(folder: Path) -> None:
         gl.diagnose(outputs={"id": ["q"], "target": [0], "prediction": [0]}, images=folder, verbose=0)
 
 
+def found_images(root: Path, val: list[str], train: list[str]) -> dict[str, str]:
+    """Which file each id was taken to name."""
+    from gapless.doctor import outside
+
+    def of(ids: list[str]) -> doctor.Outputs:
+        zeros = np.zeros(len(ids), np.int64)
+        return doctor.Outputs(ids, zeros, zeros, None, "none", ("a",))
+
+    data, _, _ = outside.data_of_images(root, {"val": of(val), "train": of(train)})
+    return {data.ids[i]: str(Path(data.path(i)).relative_to(root)) for i in range(len(data))}
+
+
+def test_ids_of_another_machine_find_their_images(tmp_path: Path) -> None:
+    for k, name in enumerate(("val/a/0", "val/b/0", "train/a/0", "train/b/0", "train/b/1")):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8, 3), 40 * k, np.uint8)).save(tmp_path / f"{name}.png")
+    elsewhere = ["/data/x/val/a/0.png", "C:\\x\\val\\b\\0.png", "0.png"]
+    assert found_images(tmp_path, elsewhere, ["/data/x/train/b/0.png", "1.png"]) == {
+        "/data/x/val/a/0.png": "val/a/0.png",
+        "C:\\x\\val\\b\\0.png": "val/b/0.png",
+        "/data/x/train/b/0.png": "train/b/0.png",
+        "1.png": "train/b/1.png",
+    }
+    # below validation's folder a training id names no file, though one has its name
+    assert found_images(tmp_path / "val" / "a", ["val/a/0.png"], ["train/a/0.png"]) == {
+        "val/a/0.png": "0.png"
+    }
+    assert found_images(tmp_path / "val", ["a/0.png"], ["train/a/0.png"]) == {"a/0.png": "a/0.png"}
+
+
 def test_samples_that_were_not_scored_are_counted(folder: Path) -> None:
     files = sorted((folder / "val").rglob("*.png"))
     ids = [str(f.relative_to(folder)) for f in files]
@@ -858,6 +991,32 @@ def test_enlarging_agrees_with_pillow() -> None:
     np.testing.assert_allclose(enlarged(x, 1.5)[0, 0], want, atol=1e-5)
 
 
+def raising(error: Exception, at: int, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """The function, but that its call of that number raises."""
+    calls = 0
+
+    def called(given: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == at:
+            raise error
+        return function(given)
+
+    return called
+
+
+def test_a_model_that_raises_once_is_told_as_the_callers(folder: Path, linear: Any) -> None:
+    case = opened(linear, g, folder)
+    assert isinstance(case.subject, FunctionSubject)
+    assert len(case.outputs("train")) > len(case.outputs("val"))  # both are scored before it fails
+    case.subject.function = raising(RuntimeError("out of memory"), 1, linear)
+    r = said(case, "determinism")
+    assert r.outcome == "undecided"
+    assert "model: for an input of (" in r.says
+    assert "raised RuntimeError: out of memory" in r.says
+    assert "a defect" not in r.says
+
+
 def test_functions_are_answered_where_they_do_not_fit(folder: Path, linear: Any) -> None:
     with pytest.raises(ShapeError, match="expected logits"):
         gl.diagnose(model=lambda x: np.zeros((len(x), 3)), preprocess=g, val=folder / "val", verbose=0)
@@ -867,6 +1026,18 @@ def test_functions_are_answered_where_they_do_not_fit(folder: Path, linear: Any)
         gl.diagnose(model=linear, preprocess=lambda p: g(p) * np.inf, val=folder / "val", verbose=0)
     with pytest.raises(DataError, match=r"val\[0\]: expected \(path, class\)"):
         gl.diagnose(model=linear, preprocess=g, val=["x.png"], verbose=0)
+    with pytest.raises(ShapeError, match=r"looks like \(H, W, C\)"):
+        gl.diagnose(model=linear, preprocess=lambda p: g(p).transpose(1, 2, 0), val=folder / "val", verbose=0)
+    with pytest.raises(
+        ShapeError, match=r"model: for an input of .*, expected an array of numbers, got dict"
+    ):
+        gl.diagnose(model=lambda x: {"logits": x}, preprocess=g, val=folder / "val", verbose=0)
+    with pytest.raises(DataError, match=r"preprocess: .*\.png: raised OSError: truncated"):
+        gl.diagnose(
+            model=linear, preprocess=raising(OSError("truncated"), 9, g), val=folder / "val", verbose=0
+        )
+    with pytest.raises(DataError, match="expected a list of class names"):
+        gl.diagnose(model=linear, preprocess=g, val=folder / "val", classes=set(NAMES), verbose=0)
     with pytest.raises(DataError, match="not among them"):
         gl.diagnose(model=linear, preprocess=g, val=folder / "val", classes=NAMES[:5], verbose=0)
 

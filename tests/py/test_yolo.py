@@ -519,6 +519,38 @@ def test_check_yolo(made: Set, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
 
 
+def test_a_set_without_one_label_file_is_an_error(made: Set) -> None:
+    for split in ("train", "val"):
+        (made.root / "labels" / split).rename(made.root / f"{split}-labels")
+    (p, q) = made.read().problems
+    assert (p.kind, p.split, p.count, q.split) == ("no label files", "train", 1, "val")
+    assert "labels/train/000.txt" in p.examples[0]
+    made.add("val", "empty", "")
+    assert [x.split for x in made.read().problems] == ["train"]  # an empty file says that there is no object
+
+
+def test_paths_are_read_as_trainers_do(made: Set, monkeypatch: pytest.MonkeyPatch) -> None:
+    beside = made.read(path=None, train="../images/train", val="../images/val")  # as Roboflow exports them
+    assert len(beside.splits["train"].ids) == len(made.read().splits["train"].ids) > 0
+    lists = made.root / "lists"
+    lists.mkdir()
+    monkeypatch.chdir(made.root.parent)
+    for prefix in (
+        "../images/train",
+        "images/train",
+        f"{made.root.name}/images/train",
+        f"{made.root}/images/train",
+    ):
+        (lists / "a.txt").write_text(f"{prefix}/000.png\n{prefix}/001.png\n")
+        read = made.read(train="lists/a.txt")
+        assert read.splits["train"].ids == ["images/train/000.png", "images/train/001.png"], prefix
+        assert {p.kind for p in read.problems} == {"label without image"}, prefix
+    (note,) = made.read(val=None, valid="images/val").notes
+    assert "'valid' is not read" in note
+    with pytest.raises(DataError, match=r"give the data\.yaml in it"):
+        yolo.read(made.root)
+
+
 def test_the_checks_are_in_the_table() -> None:
     assert {table.named(w).id for w in ("objectness-scale", "anchors-and-boxes", "object-shift")} == {
         "Y1",

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ..errors import GaplessError
 from .doctor import say, show
-from .words import FOUND, OK, Parser, UsageError, common, print_json, seconds, whole
+from .words import FOUND, OK, Parser, UsageError, common, print_json, seconds, whole, writable
 
 __all__ = ["HELP", "options", "run"]
 
@@ -33,6 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     if (arguments.source is None) == (arguments.yolo is None):
         raise UsageError("check needs one of: data, a recipe, --yolo data.yaml")
+    writable(arguments.html)
     if arguments.threads is not None:
         gapless.set_num_threads(arguments.threads)
     if arguments.yolo is not None:
@@ -42,11 +44,24 @@ def run(arguments: argparse.Namespace) -> int:
     verbose = 0 if arguments.quiet else 1
     path = Path(arguments.source)
     if path.suffix.lower() in (".yaml", ".yml"):
+        _refuse_yolo(path)
         recipe = gapless.Recipe.from_yaml(path)
         found = gapless.check(recipe.data, recipe, budget=arguments.budget, verbose=verbose)
     else:
         found = gapless.check(arguments.source, None, budget=arguments.budget, verbose=verbose)
     return show(found, arguments)
+
+
+def _refuse_yolo(path: Path) -> None:
+    """A detector's data.yaml is told by keys that no recipe has."""
+    from .. import _yaml
+
+    try:
+        document = _yaml.load(path.read_text("utf-8"), str(path), number_keys=True)
+    except (GaplessError, OSError, ValueError):
+        return  # the recipe's reader says what is wrong
+    if isinstance(document, dict) and "names" in document and "train" in document:
+        raise UsageError(f"{path} is a data.yaml of YOLO: give it as --yolo {path}")
 
 
 def _yolo(arguments: argparse.Namespace) -> int:

@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Any
 
-from .words import FOUND, OK, Parser, UsageError, common, print_json, seconds
+from .words import BAD_INPUT, FOUND, OK, Parser, UsageError, common, print_json, seconds, writable
 
 __all__ = ["HELP", "options", "run", "say", "show"]
 
@@ -14,6 +14,7 @@ HELP = "measure why training and validation differ"
 
 # options that say something about `--outputs` only
 _OF_OUTPUTS = ("train_outputs", "images")
+_TABLES = (".csv", ".tsv", ".npz")
 
 
 def options(p: Parser) -> None:
@@ -74,14 +75,21 @@ def show(found: Any, arguments: argparse.Namespace, **more: Any) -> int:
 
     `more` joins the JSON document.
     """
+    failed = False
     if getattr(arguments, "html", None):
         from .._files import write_text_atomic
 
-        write_text_atomic(arguments.html, found.to_html())
+        try:
+            write_text_atomic(arguments.html, found.to_html())
+        except OSError as e:  # what was measured is not lost for want of a page
+            print(f"WARNING: {arguments.html}: not written: {e.strerror or e}", file=sys.stderr)
+            failed = True
     if arguments.json:
         print_json({**found.to_dict(), **more})
     else:
         say(found.text(brief=arguments.quiet))
+    if failed:
+        return BAD_INPUT
     return FOUND if found.findings else OK
 
 
@@ -90,7 +98,7 @@ def say(text: str) -> None:
     from ..report.text import in_ascii
 
     try:
-        text.encode(sys.stdout.encoding or "utf-8")
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")  # there may be no standard output
     except UnicodeEncodeError:
         text = in_ascii(text)
     print(text)
@@ -108,6 +116,13 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UsageError("doctor needs a run, a checkpoint, --outputs FILE or --detector-losses FILE")
     if len(given) > 1:
         raise UsageError(f"{' and '.join(given)} are different models: give one of them")
+    if arguments.run is not None and arguments.run.lower().endswith(_TABLES):
+        raise UsageError(
+            f"{arguments.run} is no run; a table of outputs is given as --outputs {arguments.run}"
+        )
+    if arguments.detector_losses is not None and arguments.logged is not None:
+        raise UsageError("--logged belongs to a run or --outputs FILE, not to --detector-losses")
+    writable(arguments.html)
     if arguments.outputs is None:
         for name in _OF_OUTPUTS:
             if getattr(arguments, name) is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -26,6 +27,7 @@ __all__ = [
     "print_json",
     "seconds",
     "whole",
+    "writable",
 ]
 
 OK, DIFFERS, BAD_INPUT, DEFECT, INTERRUPTED = 0, 1, 2, 3, 130
@@ -94,6 +96,21 @@ def seconds(text: str) -> float:
     if not 0 < value < 1e7:
         raise argparse.ArgumentTypeError(f"must be seconds above 0, got {text}")
     return value
+
+
+def writable(file: str | None) -> None:
+    """Refuse a file that cannot be written before the work is done, not after."""
+    if file is None:
+        return
+    path = Path(file)
+    if path.is_dir():
+        raise UsageError(f"{file} is a folder; give the file to write")
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{file} is a device or a pipe; give a file to write")
+    if not path.parent.is_dir():
+        raise UsageError(f"{file}: there is no folder {path.parent}")
+    if not os.access(path.parent, os.W_OK):
+        raise UsageError(f"{file}: the folder {path.parent} cannot be written to")
 
 
 def common(parser: Parser, *, threads: bool = True) -> None:

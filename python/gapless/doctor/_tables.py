@@ -8,7 +8,7 @@ import math
 import os
 import re
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,19 +20,25 @@ from ..data.sources import shorten
 from ..data.sources.list_file import is_index, read_text
 from ..errors import DataError
 
-__all__ = ["MAX_BYTES", "MAX_ROWS", "Columns", "all_indices", "of_arrays", "of_file"]
+__all__ = ["MAX_BYTES", "MAX_ROWS", "Columns", "all_indices", "is_number", "of_arrays", "of_file"]
 
 MAX_BYTES = 1 << 30
 MAX_ROWS = 5_000_000
 _MAX_COLUMNS = 100_010
 
 _IDS: tuple[str, ...] = ("id", "path", "image", "file", "filename", "file_name", "filepath", "file_path")
-_IDS += ("image_path", "image_id", "img", "sample", "ids", "paths", "name")
+_IDS += ("image_path", "image_id", "img", "sample", "ids", "paths", "name", "filenames", "file_names")
+_IDS += ("filepaths", "file_paths", "image_paths", "image_ids", "files")
 _TARGETS: tuple[str, ...] = ("target", "label", "true", "y", "truth", "y_true", "true_label", "ground_truth")
 _TARGETS += ("gt", "class", "targets", "labels")
-_SAID = ("prediction", "pred", "predicted", "y_pred", "predicted_class", "predicted_label", "predictions")
+_SAID: tuple[str, ...] = ("prediction", "pred", "predicted", "y_pred", "predicted_class", "predicted_label")
+_SAID += ("predictions", "preds")
 _WHOLE = {"logits": "logits", "probabilities": "probabilities", "probs": "probabilities"}
 _WHOLE |= {"proba": "probabilities", "scores": "scores", "outputs": "scores", "softmax": "probabilities"}
+_WHOLE |= dict.fromkeys(_SAID, "scores")  # what ``model.predict`` gives is often kept by such a name
+# Files that are no text, by how they begin, whatever their extension says.
+_NO_TEXT = {b"\x1f\x8b": "compressed (gzip)", b"PK": "an Excel or zip file", b"PAR1": "a Parquet file"}
+_NO_TEXT |= {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 # Columns that say something of one sample, not of one class; gapless's own tables have them.
 _OTHER = {"probability", "probability_of_label", "loss", "right", "correct", "confidence", "rank", "split"}
 _CALLED = (
@@ -128,15 +134,15 @@ def of_file(path: str, classes: Sequence[str] | None) -> Columns:
 
 def _rows(path: str) -> tuple[list[str], list[list[str]], list[int]]:
     """Header, cells and line numbers; the header is made up where text has none."""
-    text = read_text(path, "utf-8", "outputs")
-    if not text.strip():
-        raise DataError(f"outputs: {path} is empty")
-    separate = os.path.splitext(path)[1].lower() in (".csv", ".tsv")
+    text = _text(path)
+    separate = os.path.splitext(path)[1].lower() in (".csv", ".tsv") or _has_commas(text)
     cells, lines = _csv_cells(path, text) if separate else _text_cells(text)
     if not cells:
         raise DataError(f"outputs: {path} has no row")
     header, start = [c.strip().lstrip("#").strip() for c in cells[0]], 1
     header = [h for h in header if h] if not separate else header
+    if header and header[0].lower() in ("", "unnamed: 0") and _first(header, _IDS) is None:
+        header[0] = "id"  # the index of a data frame
     if not separate and not {h.lower() for h in header} & {*_TARGETS}:
         header, start = _made_up(path, len(cells[0]), lines[0]), 0
     rows, lines = cells[start:], lines[start:]
@@ -150,6 +156,25 @@ def _rows(path: str) -> tuple[list[str], list[list[str]], list[int]]:
     return header, rows, lines
 
 
+def _text(path: str) -> str:
+    with open(path, "rb") as f:
+        begin = f.read(4)
+    for magic, what in _NO_TEXT.items():
+        if begin.startswith(magic):
+            raise DataError(f"outputs: {path} is {what}; expected CSV or text in UTF-8, or an npz file")
+    text = read_text(path, "utf-8", "outputs", remedy="save it as UTF-8")
+    if not text.strip():
+        raise DataError(f"outputs: {path} is empty")
+    return text
+
+
+def _has_commas(text: str) -> bool:
+    """Whether commas or semicolons part the first line, not the blanks beside them."""
+    head = text.lstrip().split("\n", 1)[0]
+    between = max(1, len(head.split()) - 1)
+    return "\t" not in head and max(map(head.count, ",;")) >= between
+
+
 def _made_up(path: str, width: int, line: int) -> list[str]:
     """Names for columns without a header: id, target, then the prediction or one score per class."""
     if width < 3:
@@ -161,9 +186,11 @@ def _made_up(path: str, width: int, line: int) -> list[str]:
 
 
 def _csv_cells(path: str, text: str) -> tuple[list[list[str]], list[int]]:
-    head = text.lstrip("\n").split("\n", 1)[0]
+    head = text.lstrip().split("\n", 1)[0]
     delimiter = max(",;\t", key=head.count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    # a blank before a quote belongs to neither cell
+    lines_of = io.StringIO(text, newline="")
+    reader = csv.reader(lines_of, delimiter=delimiter, strict=True, skipinitialspace=True)
     cells, lines = [], []
     try:
         for row in reader:
@@ -200,14 +227,11 @@ def _of_rows(
     targets: set[str] = set()
     target = _first(header, _TARGETS)
     if target is not None:
-        targets = {row[at[target]].strip() for row in rows}
+        targets = {_cell(row[at[target]]) for row in rows}
     roles = _roles(path, header, first, targets, classes, needs_id=True)
 
-    def column(name: str) -> list[str]:
-        return [_cell(row[at[name]]) for row in rows]
-
-    def whole(name: str, what: str) -> list[str]:
-        values = column(name)
+    def whole(name: str, what: str, cell: Callable[[str], str] = _cell) -> list[str]:
+        values = [cell(row[at[name]]) for row in rows]
         for value, line in zip(values, lines, strict=True):
             if not value:
                 raise DataError(f"outputs: {path}, line {line}: no {what}")
@@ -216,7 +240,7 @@ def _of_rows(
     assert roles.ident is not None
     return Columns(
         path,
-        [row[at[roles.ident]].strip() for row in rows],
+        whole(roles.ident, "id", str.strip),
         whole(roles.target, "target"),
         whole(roles.said, "prediction") if roles.said else None,
         _numbers(path, rows, lines, [at[s] for s in roles.scores]) if roles.scores else None,
@@ -238,19 +262,21 @@ def _numbers(path: str, rows: list[list[str]], lines: list[int], places: list[in
     out = np.empty((len(rows), len(places)), np.float64)
     for i, row in enumerate(rows):
         try:
-            out[i] = [float(row[k]) for k in places]
-        except (ValueError, OverflowError):
-            bad = next(row[k] for k in places if not _is_number(row[k]))
+            out[i] = [_number(row[k]) for k in places]
+        except ValueError:
+            bad = next(row[k] for k in places if not is_number(row[k]))
             raise DataError(f"outputs: {path}, line {lines[i]}: {bad[:40]!r} is no number") from None
     return out
 
 
-def _is_number(text: str) -> bool:
+def _number(text: str) -> float:
+    """A number; one decimal comma counts as a point."""
     try:
-        float(text)
+        return float(text)
     except ValueError:
-        return False
-    return True
+        if text.count(",") != 1 or "." in text:
+            raise
+        return float(text.replace(",", "."))
 
 
 # -- arrays ---------------------------------------------------------------------------------------
@@ -300,7 +326,7 @@ def _npy(data: bytes) -> NDArray[Any]:
 
 def of_arrays(arrays: Mapping[str, Any], file: str, classes: Sequence[str] | None) -> Columns:
     """The table that arrays by name are."""
-    held = {str(k): _array(k, v, file) for k, v in arrays.items() if v is not None}
+    held = {str(k): _flat(str(k), _array(k, v, file), file) for k, v in arrays.items() if v is not None}
     plain = {k: v for k, v in held.items() if v.ndim == 1}
     whole = _whole(held, file)
     target = _first(list(plain), _TARGETS)
@@ -348,6 +374,19 @@ def _array(name: object, value: Any, file: str) -> NDArray[Any]:
         return np.asarray(value)
     except ValueError as e:
         raise DataError(f"outputs: {file}: {name!r} has rows of unequal length") from e
+
+
+def _flat(name: str, a: NDArray[Any], file: str) -> NDArray[Any]:
+    """Targets and predictions as (n,); what is one column of a matrix is that."""
+    if name.lower() not in (*_TARGETS, *_SAID) or a.ndim == 1:
+        return a
+    if a.ndim == 2 and a.shape[1] == 1:
+        return a[:, 0]
+    if name.lower() in _TARGETS:
+        raise DataError(
+            f"outputs: {file}: {name!r} has shape {a.shape}, expected (n,): class indices or names"
+        )
+    return a
 
 
 def _whole(held: Mapping[str, NDArray[Any]], file: str) -> tuple[str, str, NDArray[np.float64]] | None:
@@ -414,8 +453,10 @@ def _roles(
     if not have_scores:
         roles.scores, roles.names, roles.called = _score_columns(file, rest, first, targets, classes)
     if not roles.scores and said is None and not have_scores:
+        one = [h for h in rest if h.lower() in _WHOLE or any(p.fullmatch(h) for p, _ in _CALLED)]
+        few = f" ({one[0]!r} alone does not say the other classes' scores)" if one else ""
         raise DataError(
-            f"outputs: {file}: no logits, probabilities or predictions among {shorten(header, 12)}; "
+            f"outputs: {file}: no logits, probabilities or predictions among {shorten(header, 12)}{few}; "
             "expected logit_0 …, prob_0 …, p_<class> …, a column per class, or prediction"
         )
     return roles
@@ -433,7 +474,7 @@ def _score_columns(
     for h in rest:
         for pattern, called in _CALLED:
             m = pattern.fullmatch(h)
-            if m and _number_like(first.get(h)):
+            if m and is_number(first.get(h)):
                 groups.setdefault(called, []).append((h, m.group(1).strip()))
                 break
     for called in ("logits", "probabilities", "scores"):
@@ -450,16 +491,17 @@ def _score_columns(
     own = [h for h in rest if h in set(classes or ()) or (classes is None and h in targets)]
     if classes is None and len(own) >= 2 and targets <= set(own):  # between them, classes that no target has
         between = rest[rest.index(own[0]) : rest.index(own[-1]) + 1]
-        own = [h for h in between if _number_like(first.get(h))]
+        own = [h for h in between if is_number(first.get(h))]
     if len(own) >= 2 and (classes is None or len(own) == len(classes)):
         own = sorted(own, key=int) if all_indices(own) else own
         return own, list(own), "scores"
     return [], None, "scores"
 
 
-def _number_like(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether it is a number, or a text that reads as one."""
     try:
-        float(value)
+        _number(value) if isinstance(value, str) else float(value)
     except (TypeError, ValueError):
         return False
     return True

@@ -60,7 +60,9 @@ class Budget:
     def ask(self) -> None:
         """Called between pieces of long work; raises `OverBudgetError` when the time is over."""
         if self.spent > self.seconds:
-            raise OverBudgetError(f"the budget of {self.seconds:g} s is used up")
+            raise OverBudgetError(
+                f"the budget of {self.seconds:g} s is used up; a larger one reaches further"
+            )
 
 
 class Case:

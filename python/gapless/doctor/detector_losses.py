@@ -113,6 +113,8 @@ def read(path: str | os.PathLike[str] | DetectorLosses) -> DetectorLosses:
         return path
     file = Path(path)
     what = printable(str(file))
+    if file.is_dir():
+        raise DataError(f"detector losses: {what} is a folder; give the CSV file")
     if not file.is_file():
         raise DataError(f"detector losses: {what}: there is no such file")
     if file.stat().st_size > _MOST_BYTES:
@@ -164,7 +166,7 @@ def _columns(head: Sequence[str], what: str) -> dict[str, int]:
     missing = [c for c in COLUMNS if c not in head and c not in ("box", "cls")]
     if missing:
         near = _peers.nearest(missing[0], [h for h in head if h and h not in COLUMNS])
-        hint = f"is it {printable(near)!r}?" if near else f"expected {','.join(COLUMNS)}"
+        hint = f"is it {printable(near)!r}?" if near else f"expected {','.join(COLUMNS)}, with commas between"
         raise DataError(f"detector losses: {what}: no column {missing[0]!r}; {hint}")
     twice = [c for c in COLUMNS if head.count(c) > 1]
     if twice:

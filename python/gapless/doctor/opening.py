@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from .. import checkpoint as checkpoint_file
 from ..data import loader
 from ..errors import RecipeError
@@ -41,9 +43,13 @@ def open_case(
     together."""
     if detector_losses is not None:
         models = {"a run": run_or_checkpoint, "outputs": outputs, "model": model}
+        if logged is not None:
+            raise RecipeError("diagnose: logged belongs to a run, outputs or model, not to detector_losses")
         return _of_losses(detector_losses, [k for k, v in models.items() if v is not None], budget, seed)
     given = {"outputs": outputs, "model": model, "run": run_or_checkpoint}
     said = [k for k, v in given.items() if v is not None]
+    if logged is not None and not isinstance(logged, int | float | np.number):
+        raise RecipeError(f"logged: an accuracy is a fraction from 0 to 1, got {logged!r:.80}")
     if logged is not None and not 0 <= logged <= 1:
         hint = f"; did you mean {logged / 100:g}?" if 1 < logged <= 100 else ""
         raise RecipeError(f"logged: an accuracy is a fraction from 0 to 1, got {logged!r}{hint}")

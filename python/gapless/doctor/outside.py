@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,6 +19,7 @@ from ..data.decode import EXTENSIONS, printable, read
 from ..data.sources import Listing, folder, list_file, shorten
 from ..errors import DataError
 from .outputs import Outputs
+from .reading import named_classes
 
 __all__ = ["data_of_images", "data_of_samples", "only"]
 
@@ -92,7 +94,9 @@ def data_of_images(
     """The images that outputs name, found below a folder.
 
     An id is a path relative to `root`, an absolute path, or the name of a file somewhere below, with or
-    without its extension; a name that several files have is not taken for any.
+    without its extension. Of several files of that name it is the one that shares most of the folders above
+    with the id (which may be a path of another machine), and of several ids that claim a file it is that of
+    the one that shares most; where that leaves two, none is taken.
 
     Returns
     -------
@@ -106,7 +110,7 @@ def data_of_images(
     base = os.path.abspath(os.fspath(root))
     if not os.path.isdir(base):
         raise DataError(f"images: {printable(base)} is no folder")
-    names: dict[str, str | None] | None = None
+    files = _files(base, [ident for of in outputs.values() for ident in of.ids])
     samples: list[_Sample] = []
     taken: set[str] = set()
     renamed, notes = {}, []
@@ -118,10 +122,7 @@ def data_of_images(
                 ids[i] = f"{split}:{ident}" if ident in taken else ident
                 continue
             seen.add(ident)
-            file = _direct(base, ident)
-            if file is None:
-                names = _names(base) if names is None else names
-                file = _by_name(names, ident)
+            file = files[ident]
             if ident in taken:
                 ids[i] = f"{split}:{ident}"
             if file is None:
@@ -144,6 +145,25 @@ def data_of_images(
     return _assembled(samples, next(iter(outputs.values())).classes, base), renamed, notes
 
 
+def _files(base: str, ids: Sequence[str]) -> dict[str, str | None]:
+    """The file of each id, or None."""
+    files = {ident: _direct(base, ident) for ident in ids}
+    if None not in files.values():
+        return files
+    names = _names(base)
+    claims: dict[str, list[tuple[int, str]]] = {}
+    for ident, direct in files.items():
+        file, shared = (direct, sys.maxsize) if direct is not None else _by_name(names, ident)
+        if file is not None:
+            claims.setdefault(os.path.normpath(file), []).append((shared, ident))
+    for file, claim in claims.items():
+        most = max(claim)[0]
+        first = [ident for shared, ident in claim if shared == most]
+        if len(first) == 1 and files[first[0]] is None:
+            files[first[0]] = file
+    return files
+
+
 def _direct(base: str, ident: str) -> str | None:
     for path in (os.path.join(base, ident), ident if os.path.isabs(ident) else ""):
         if path and "\0" not in path and os.path.isfile(path):
@@ -151,22 +171,37 @@ def _direct(base: str, ident: str) -> str | None:
     return None
 
 
-def _names(base: str) -> dict[str, str | None]:
-    """File name, and file name without extension → path; None where several files have it."""
-    found: dict[str, str | None] = {}
+def _names(base: str) -> dict[str, list[str]]:
+    """File name, and file name without extension → the paths that have it."""
+    found: dict[str, list[str]] = {}
     for here, folders, files in os.walk(base):
         folders.sort()
         for name in sorted(files):
             if os.path.splitext(name)[1].lower() not in EXTENSIONS:
                 continue
             for key in {name, os.path.splitext(name)[0]}:
-                found[key] = None if key in found else os.path.join(here, name)
+                found.setdefault(key, []).append(os.path.join(here, name))
     return found
 
 
-def _by_name(names: Mapping[str, str | None], ident: str) -> str | None:
-    last = ident.replace("\\", "/").rsplit("/", 1)[-1]
-    return names.get(last) or names.get(os.path.splitext(last)[0])
+def _by_name(names: Mapping[str, list[str]], ident: str) -> tuple[str | None, int]:
+    """The file of that name that shares most folders with the id, where there is one, and how many."""
+    folders, last = _parted(ident)
+    have = names.get(last) or names.get(os.path.splitext(last)[0]) or []
+    shared = [_alike(folders, _parted(f)[0]) for f in have]
+    most = max(shared, default=0)
+    return (have[shared.index(most)] if shared.count(most) == 1 else None), most
+
+
+def _alike(a: Sequence[str], b: Sequence[str]) -> int:
+    """How many of the first are the same."""
+    return next((k for k, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+
+def _parted(path: str) -> tuple[list[str], str]:
+    """The folders of a path, the nearest first, and the file's name."""
+    *folders, last = path.replace("\\", "/").split("/")
+    return folders[::-1], last
 
 
 # -- samples for a model --------------------------------------------------------------------------
@@ -182,6 +217,7 @@ def data_of_samples(train: Any, val: Any, classes: Sequence[str] | None) -> Data
     classes : sequence of str, optional
         By output; default: the names that occur, sorted.
     """
+    classes = None if classes is None else named_classes(classes)
     own = val if isinstance(val, Data) else None
     if own is not None and train in (None, val) and "val" in own.splits:
         return own if classes is None else own.mapped_to([str(c) for c in classes])

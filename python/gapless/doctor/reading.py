@@ -8,7 +8,7 @@ and what cannot be understood is an error with file and line.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -24,7 +24,7 @@ from . import _tables
 from ._tables import Columns
 from .outputs import Outputs
 
-__all__ = ["Read", "inner", "is_simplex", "read_outputs"]
+__all__ = ["Read", "inner", "is_simplex", "named_classes", "read_outputs"]
 
 _MAX_CLASSES = 100_000
 
@@ -79,7 +79,7 @@ def read_outputs(*sources: Any, classes: Sequence[str] | None = None) -> list[Re
     >>> read.outputs.accuracy, read.outputs.kind
     (0.5, 'logits')
     """
-    given = None if classes is None else _given(classes)
+    given = None if classes is None else named_classes(classes)
     tables: list[Columns | Outputs] = [_open(s, given) for s in sources]
     named = _classes([t for t in tables if isinstance(t, Columns)], given)
     return [_as_read(t) if isinstance(t, Outputs) else _resolved(t, named) for t in tables]
@@ -89,9 +89,17 @@ def is_simplex(scores: NDArray[Any]) -> bool:
     """Whether every row is numbers from 0 to 1 that sum to 1, as far as written digits allow."""
     if scores.ndim != 2 or scores.shape[1] < 2 or not len(scores):
         return False
-    room = max(1e-3, 5e-6 * scores.shape[1])
+    room = max(1e-3, 5e-6 * scores.shape[1], min(0.05, 0.5001 * _step(scores) * scores.shape[1]))
     low, high = float(scores.min()), float(scores.max())
     return low >= -1e-6 and high <= 1 + 1e-6 and bool((np.abs(scores.sum(axis=1) - 1) <= room).all())
+
+
+def _step(scores: NDArray[Any]) -> float:
+    """The last digit that was written where all scores have two to four of them; 0 where they have more."""
+    for step in (1e-2, 1e-3, 1e-4):
+        if np.abs(scores - step * np.round(scores / step)).max() < 1e-7:
+            return step
+    return 0.0
 
 
 def inner(p: NDArray[np.float64]) -> NDArray[np.float64] | None:
@@ -106,10 +114,13 @@ def inner(p: NDArray[np.float64]) -> NDArray[np.float64] | None:
     return np.clip(q, 0, 1) if ((q >= -room) & (q <= 1 + room)).all() else None
 
 
-def _given(classes: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(classes, str | bytes) or not len(classes):
-        raise DataError(f"classes: expected a list of class names, got {classes!r}")
+def named_classes(classes: Any) -> tuple[str, ...]:
+    """Class names in order, as a caller gave them."""
+    if isinstance(classes, str | bytes | Set | Mapping) or not isinstance(classes, Iterable):
+        raise DataError(f"classes: expected a list of class names, got {classes!r:.80}")
     names = tuple(str(c) for c in classes)
+    if not names:
+        raise DataError("classes: the list of class names is empty")
     if len(set(names)) != len(names):
         raise DataError(f"classes: named twice: {shorten(sorted({c for c in names if names.count(c) > 1}))}")
     return names
@@ -139,10 +150,11 @@ def _classes(tables: Sequence[Columns], given: tuple[str, ...] | None) -> _Named
     """The classes of all tables together."""
     if given is not None:
         return _Named(given)
-    for t in tables:
-        if t.score_names is not None and not _tables.all_indices(t.score_names):
-            return _Named(tuple(t.score_names))
     texts = {v for t in tables for column in (t.target, t.prediction) if column is not None for v in column}
+    for t in tables:
+        if t.score_names is not None and _are_names(t.score_names, texts):
+            return _Named(tuple(t.score_names))
+    _refuse_numbers(tables)
     widths = {t.scores.shape[1] for t in tables if t.scores is not None}
     if _tables.all_indices(texts):
         top = max((int(v) for v in texts), default=0)
@@ -162,10 +174,34 @@ def _classes(tables: Sequence[Columns], given: tuple[str, ...] | None) -> _Named
     return _Named(tuple(sorted(texts)))
 
 
+def _are_names(columns: Sequence[str], texts: set[str]) -> bool:
+    """Whether what columns of scores are called are the classes, not their positions: words are, and numbers
+    that do not count from 0, unless targets and predictions do (``logit_1`` is the class 0 then)."""
+    if not _tables.all_indices(columns):
+        return True
+    counted = [int(c) for c in columns]
+    return counted != list(range(len(counted))) and texts <= set(columns)
+
+
+def _refuse_numbers(tables: Sequence[Columns]) -> None:
+    """A predicted number that is no index and no target is a score, not a class; not-a-number is a gap."""
+    for t in tables:
+        known = set(t.target)
+        for what, column in (("target", t.target), ("prediction", t.prediction or [])):
+            for i, value in enumerate(column):
+                if value.lower() == "nan":
+                    raise DataError(f"{t.where(i)}: no {what}: {value!r}")
+                if value not in known and not is_index(value) and _tables.is_number(value):
+                    raise DataError(
+                        f"{t.where(i)}: {what} {value[:40]!r} is a number and no class; a probability "
+                        "belongs into a column per class (prob_0, prob_1, …)"
+                    )
+
+
 def _indices(t: Columns, column: list[str], what: str, named: _Named) -> NDArray[np.int64]:
-    """Class indices of a column of names or indices; as names where each is the name of a class."""
+    """Class indices of a column of names or indices; as names where all of the table are names of classes."""
     known, count = named.index, len(named.names)
-    by_name = all(v in known for v in set(column))
+    by_name = {*t.target, *(t.prediction or ())} <= set(known)
     out = np.empty(len(column), np.int64)
     for i, value in enumerate(column):
         if by_name:

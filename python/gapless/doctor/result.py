@@ -182,7 +182,8 @@ class Finding:
 
 
 def plain(value: Any) -> Any:
-    """As JSON can hold it: arrays to lists, NumPy numbers to Python's, not-a-number to None.
+    """As JSON can hold it: arrays to lists, NumPy numbers to Python's, not-a-number to None, what is left to
+    text.
 
     >>> plain({"a": np.float32(0.5), "b": np.arange(2), "c": float("nan")})
     {'a': 0.5, 'b': [0, 1], 'c': None}
@@ -197,4 +198,4 @@ def plain(value: Any) -> Any:
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
         return None
-    return value
+    return value if value is None or isinstance(value, str | int | float) else str(value)

@@ -104,7 +104,7 @@ def diagnose(
     from . import opening
 
     rows = table.chosen(checks)
-    if not budget > 0:
+    if not isinstance(budget, int | float) or not budget > 0:
         raise RecipeError(f"budget: seconds must be > 0, got {budget!r}")
     case = opening.open_case(
         run_or_checkpoint,
@@ -183,7 +183,8 @@ def _run(case: Case, row: Row, cost: float) -> Result:
     try:
         # One thread for BLAS: its sums depend on the number of threads, and its threads wait by spinning.
         with threadpoolctl.threadpool_limits(limits=1):
-            return row.measured(case)
+            result: Any = row.measured(case)
+        return _sound(result)
     except OverBudgetError as e:
         return Result.left_out(str(e))
     except GaplessError as e:
@@ -193,7 +194,21 @@ def _run(case: Case, row: Row, cost: float) -> Result:
             raise
         text = f"check {row.slug} failed: {type(e).__name__}: {e}; the other checks go on"
         warnings.warn(text, RuntimeWarning, stacklevel=2)
-        return Result.undecided(f"the check failed ({type(e).__name__}: {e}): a defect, please report it")
+        said = f"the check failed ({type(e).__name__}: {e})"
+        return Result.undecided(said + (": a defect, please report it" if row.is_own else ""))
+
+
+def _sound(result: Any) -> Result:
+    """What a check returned, where it is what `_settle` and JSON can take; a caller's check may return
+    anything."""
+    if not isinstance(result, Result):
+        raise TypeError(f"it returned {type(result).__name__}, expected a Result")
+    e = result.estimate
+    if e is not None and not all(map(math.isfinite, e)):
+        raise ValueError(f"its estimate is not finite: {e}")
+    if result.outcome == "found" and (e is None or result.remedy is None):
+        raise TypeError("a finding needs an estimate and a remedy")
+    return result
 
 
 def _settle(done: Sequence[_Done]) -> tuple[list[Finding], list[Checked]]:

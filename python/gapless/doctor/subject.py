@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _core
-from ..errors import DataError, ShapeError
+from ..data.sources import shorten
+from ..errors import DataError, GaplessError, ShapeError
 
 if TYPE_CHECKING:
     from ..data import Data
@@ -139,10 +140,14 @@ class FunctionSubject:
         """As `prepared`, by calling the preprocessing."""
         parts: list[Floats] = []
         for i in indices:
-            x = _numbers(self.preprocess(data.file(int(i)) or data.load(int(i))))
-            if x.ndim != 3:
+            given, what = data.file(int(i)) or data.load(int(i)), f"preprocess: {data.path(int(i))}"
+            x = _called(self.preprocess, given, f"{what}:")
+            if x.ndim != 3 or not x.size:
+                raise ShapeError(f"{what}: expected an array (C, H, W), got shape {x.shape}")
+            if x.shape[2] in (1, 3, 4) and min(x.shape[:2]) > 4:
                 raise ShapeError(
-                    f"preprocess: {data.path(int(i))}: expected an array (C, H, W), got shape {x.shape}"
+                    f"{what}: expected an array (C, H, W), got {x.shape}, which looks like (H, W, C): "
+                    "end with .transpose(2, 0, 1), and let the model's function undo it where it must"
                 )
             if parts and x.shape != parts[0].shape:
                 raise ShapeError(
@@ -157,25 +162,34 @@ class FunctionSubject:
     def logits(self, x: Floats) -> Floats:
         x = np.ascontiguousarray(x, np.float32)
         torch = sys.modules.get("torch")  # never imported here: whoever passes a module has done so
+        what = f"{self.name}: for an input of {x.shape}"
         if torch is not None and isinstance(self.function, torch.nn.Module):
             with torch.no_grad():
-                out = self.function(torch.from_numpy(x))
+                y = _called(self.function, torch.from_numpy(x), f"{what},")
         else:
-            out = self.function(x)
-        y = _numbers(out)
+            y = _called(self.function, x, f"{what},")
         if y.shape != (len(x), len(self.classes)):
             raise ShapeError(
-                f"{self.name}: for an input of {x.shape} expected logits {(len(x), len(self.classes))}, "
-                f"one per class, got {y.shape}"
+                f"{what} expected logits {(len(x), len(self.classes))}, one per class, got {y.shape}; "
+                f"classes are {shorten(self.classes, 5)}: say others with classes=[…]"
             )
         return y
 
 
-def _numbers(value: Any) -> Floats:
-    """float32 of an array or a tensor."""
+def _called(function: Callable[[Any], Any], given: Any, what: str) -> Floats:
+    """float32 of the array or tensor that a caller's function gives; `what` begins a message."""
+    try:
+        value = function(given)
+    except (GaplessError, MemoryError):
+        raise
+    except Exception as e:
+        raise DataError(f"{what} raised {type(e).__name__}: {e}") from e
     if hasattr(value, "detach"):
         value = value.detach().cpu()
-    return np.asarray(value, np.float32)
+    try:
+        return np.asarray(value, np.float32)
+    except (TypeError, ValueError) as e:
+        raise ShapeError(f"{what} expected an array of numbers, got {type(value).__name__}") from e
 
 
 def permuted(n: int, seed: int, stream: int) -> NDArray[np.int64]:

@@ -84,6 +84,11 @@ class Row:
         checks can be compared."""
         return self.measure.startswith("validation accuracy")
 
+    @property
+    def is_own(self) -> bool:
+        """Whether it is one of the package, not of a caller."""
+        return self.run.__module__.startswith(_PACKAGE)
+
     def measured(self, case: Case) -> Result:
         """The check's result, made once for a case: the waterfall may ask before the check's own turn."""
         made: Result = case.keep(("result", self.id), lambda: self.run(case))
@@ -92,6 +97,7 @@ class Row:
 
 _ROWS: dict[str, Row] = {}
 _LOADED = False
+_PACKAGE = f"{__package__}.checks."
 
 
 def check(
@@ -140,13 +146,15 @@ def check(
         raise RecipeError(f"check: id must be a letter and a number, like 'U1', got {id!r}")
     if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", slug):
         raise RecipeError(f"check: slug must be words of small letters joined by '-', got {slug!r}")
+    needs = [needs] if isinstance(needs, str) else needs
     for fact in needs:
         if fact not in FACTS:
             raise RecipeError(f"check {slug}: needs {fact!r}; there are {', '.join(map(repr, FACTS))}")
 
     def add(run: Callable[[Case], Result]) -> Callable[[Case], Result]:
-        for row in _ROWS.values():
-            if (row.id == id or row.slug == slug) and row.run.__module__ != run.__module__:
+        for row in _ROWS.values() if run.__module__.startswith(_PACKAGE) else rows():
+            same = row.id == id and row.run.__module__ == run.__module__  # written again, in a notebook
+            if (row.id == id or row.slug == slug) and not same:
                 raise RecipeError(f"check {id} {slug!r}: {row.id} {row.slug!r} is there already")
         of = cost if callable(cost) else lambda _case: float(cost)
         _ROWS[id] = Row(
@@ -178,7 +186,7 @@ def rows() -> list[Row]:
 def named(word: str) -> Row:
     """The check with that slug or id; an error that names the nearest one."""
     for row in rows():
-        if word in (row.slug, row.id):
+        if word.lower() in (row.slug, row.id.lower()):
             return row
     near = _peers.nearest(word, [r.slug for r in rows()])
     hint = f"did you mean {near!r}?" if near else f"there are {', '.join(r.slug for r in rows())}"
@@ -186,5 +194,7 @@ def named(word: str) -> Row:
 
 
 def chosen(words: Iterable[str] | None) -> list[Row]:
-    """The rows that these slugs or ids name; all for None."""
-    return rows() if words is None else [named(w) for w in words]
+    """The rows that these slugs or ids name, each once; all for None."""
+    if words is None:
+        return rows()
+    return list(dict.fromkeys(named(w) for w in ([words] if isinstance(words, str) else words)))

@@ -116,7 +116,7 @@ def read(path: str | os.PathLike[str], *, image_size: int = IMAGE_SIZE) -> YoloL
     seen: dict[str, str] = {}
     lists = {os.path.abspath(s) for given in sources.values() for s in given}
     for split, given in sources.items():
-        images = list(dict.fromkeys(i for s in given for i in _images(s, split, reading)))
+        images = list(dict.fromkeys(i for s in given for i in _images(s, split, folder, reading)))
         for image in images:
             if seen.setdefault(image, split) != split:
                 reading.wrong("image in two splits", split, f"{_shown(image, folder)}, also in {seen[image]}")
@@ -125,7 +125,9 @@ def read(path: str | os.PathLike[str], *, image_size: int = IMAGE_SIZE) -> YoloL
         raise DataError(f"{what}: no images ({', '.join(sorted(ENDINGS))}) in {', '.join(sources)}")
     notes = [f"{name}: no images" for name, s in splits.items() if not s.ids]
     if "val" not in splits:
-        notes.append("there is no val: nothing to compare training with")
+        other = next((k for k in ("valid", "validation") if document.get(k)), None)
+        hint = f" (a key {other!r} is not read)" if other else ""
+        notes.append(f"there is no val{hint}: nothing to compare training with")
     return YoloLabels(what, names, splits, reading.problems(), image_size, notes)
 
 
@@ -141,7 +143,9 @@ def _regular(path: Path | str) -> os.stat_result | None:
 def _text(path: Path, what: str) -> str:
     status = _regular(path)
     if status is None:
-        raise DataError(f"{what}: there is no such file")
+        raise DataError(
+            f"{what}: " + ("give the data.yaml in it" if path.is_dir() else "there is no such file")
+        )
     if status.st_size > _MOST_BYTES:
         raise DataError(f"{what}: {status.st_size:,} bytes are too many for a data.yaml")
     try:
@@ -210,6 +214,10 @@ def _sources(document: Mapping[Any, Any], path: Path, what: str) -> tuple[Path, 
     here = path.resolve().parent
     tried = [here / (root or "."), Path.cwd() / (root or "."), here]
     first = given["train"][0]
+    if first.startswith("../") and not any(os.path.exists(t / first) for t in tried):
+        # exports that mean a folder beside the file, which trainers take as such
+        given = {k: [v.removeprefix("../") for v in vs] for k, vs in given.items()}
+        tried, first = [*tried, *(t / ".." for t in tried)], given["train"][0]
     for folder in tried:
         if os.path.exists(folder / os.path.expanduser(first)):
             break
@@ -224,13 +232,14 @@ def _sources(document: Mapping[Any, Any], path: Path, what: str) -> tuple[Path, 
     return folder, {k: [s for s in v if os.path.exists(s)] for k, v in resolved.items()}
 
 
-def _images(source: str, split: str, reading: _Reading) -> Iterator[str]:
-    """Images of a folder, with those below it, or of a list file, in order."""
+def _images(source: str, split: str, folder: Path, reading: _Reading) -> Iterator[str]:
+    """Images of a folder, with those below it, or of a list file, in order. A list's lines are relative to
+    the list, to the data's folder or to where one is, as trainers have it."""
     if os.path.isdir(source):
         found = []
-        for folder, folders, files in os.walk(source):
+        for here, folders, names in os.walk(source):
             folders.sort()
-            found += [os.path.join(folder, f) for f in files if Path(f).suffix.lower() in ENDINGS]
+            found += [os.path.join(here, f) for f in names if Path(f).suffix.lower() in ENDINGS]
         yield from sorted(found)
         return
     if Path(source).suffix.lower() in ENDINGS:
@@ -239,13 +248,14 @@ def _images(source: str, split: str, reading: _Reading) -> Iterator[str]:
     status = _regular(source)
     if status is None or status.st_size > 64 * _MOST_BYTES:
         raise DataError(f"yolo: {printable(source)}: not a list of images that could be read")
-    base = os.path.dirname(source)
+    bases = dict.fromkeys((os.path.dirname(source), str(folder), os.getcwd()))
     for line in Path(source).read_bytes().decode("utf-8", "surrogateescape").splitlines():
         name = line.strip()
         if not name or "\0" in name:
             continue
-        file = os.path.normpath(os.path.join(base, name))
-        if _regular(file) is None:
+        files = (os.path.normpath(os.path.join(base, name)) for base in bases)
+        file = next((f for f in files if _regular(f) is not None), None)
+        if file is None:
             reading.wrong("missing image", split, name)
         else:
             yield file
@@ -271,6 +281,7 @@ def _split(name: str, images: list[str], folder: Path, reading: _Reading, lists:
     rows: list[tuple[float, ...]] = []
     done = Split(name, [_shown(i, folder) for i in images], sizes, *_arrays([]))
     labels: dict[str, None] = {}
+    missing = 0
     for k, image in enumerate(images):
         try:
             sizes[k] = _size(image)
@@ -280,6 +291,7 @@ def _split(name: str, images: list[str], folder: Path, reading: _Reading, lists:
         labels[label] = None
         status = _regular(label)
         if status is None:
+            missing += 1
             if os.path.lexists(label):
                 reading.wrong("unreadable label", name, f"{_shown(label, folder)}: not a plain file")
             done.backgrounds += 1
@@ -288,6 +300,9 @@ def _split(name: str, images: list[str], folder: Path, reading: _Reading, lists:
         done.backgrounds += not found
         rows += [(*r, k) for r in found]
     done.boxes, done.classes, done.image = _arrays(rows)
+    if images and missing == len(images):
+        where = _shown(next(iter(labels)), folder)
+        reading.wrong("no label files", name, f"of {missing:,} images; that of the first would be {where}")
     for orphan in _orphans(labels, lists):
         reading.wrong("label without image", name, _shown(orphan, folder))
     return done

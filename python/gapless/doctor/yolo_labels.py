@@ -41,6 +41,7 @@ KINDS = {
     "outside the image": "part of the box is learned where nothing is",
     "zero area": "no anchor can match it",
     "duplicate": "dropped in silence, or counted twice",
+    "no label files": "not one image has labels: training stops, or learns that there is nothing",
     "unreadable label": "the image is left out",
     "label without image": "its objects are never trained",
     "unreadable image": "left out",

@@ -201,8 +201,11 @@ def _files(path: Any) -> list[tuple[str | None, str]]:
     return files
 
 
-def read_text(file: str, encoding: str, what: str) -> str:
-    """The text of a file, or an error that says where it is not in that encoding."""
+_REMEDY = "give its encoding, such as encoding='gb18030' or 'latin-1'"
+
+
+def read_text(file: str, encoding: str, what: str, remedy: str = _REMEDY) -> str:
+    """The text of a file, or an error that says where it is not in that encoding, and what to do."""
     try:
         with open(file, "rb") as f:
             raw = f.read()
@@ -217,10 +220,7 @@ def read_text(file: str, encoding: str, what: str) -> str:
     except UnicodeError as e:
         at = getattr(e, "start", 0)
         line = raw.count(b"\n", 0, at) + 1
-        raise DataError(
-            f"{what}: {file}, line {line}: not valid {encoding} (byte {at}); give its encoding, such as "
-            "encoding='gb18030' or 'latin-1'"
-        ) from e
+        raise DataError(f"{what}: {file}, line {line}: not valid {encoding} (byte {at}); {remedy}") from e
     if "\0" in text:
         raise DataError(f"{what}: {file} holds NUL characters; it is no text in {encoding}")
     return text
