@@ -98,8 +98,8 @@ typedef struct { const float *at; int64_t row, image; } grad_input;
 
 static grad_input pack_input(const grad_job *job, const segment *s, int64_t b, float *scratch) {
     const conv_pass *p = job->p;
-    const int64_t plane = p->in_h * p->in_w * p->lanes, all = p->in_blocks * plane;
     if (p->direct) {
+        const int64_t plane = p->in_h * p->in_w * p->lanes, all = gap_source_image(job->x);
         const float *at = job->x->x + s->n0 * all + b * plane + (s->i0 * p->in_step[0] * p->in_w + s->j0 * p->in_step[1]) * p->lanes;
         return (grad_input){at, p->cols * p->lanes, all};
     }

@@ -44,12 +44,11 @@ void gap_conv_load(const gap_stream_kernels *k, const gap_source *s, int64_t h, 
 
 static run_input pack(const run_job *job, const run_unit *u, float *scratch) {
     const conv_pass *p = job->p;
-    const int64_t plane = p->in_h * p->in_w * p->lanes, all = p->in_blocks * plane;
     const int64_t cols = p->flat && !p->direct ? u->j1 - u->j0 : p->cols;
     run_input in = {.row = cols * p->lanes};
     if (p->direct) {
-        in.image = all, in.block = plane;
-        in.at = job->in->x + u->n0 * all + (u->i0 * p->in_step[0] * p->in_w + u->j0 * p->in_step[1]) * p->lanes;
+        in.image = gap_source_image(job->in), in.block = p->in_h * p->in_w * p->lanes;
+        in.at = job->in->x + u->n0 * in.image + (u->i0 * p->in_step[0] * p->in_w + u->j0 * p->in_step[1]) * p->lanes;
         return in;
     }
     const int64_t rows = (u->i1 - 1 - u->i0) * p->in_step[0] + p->last[0] - p->first[0] + 1;

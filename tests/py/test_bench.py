@@ -319,7 +319,7 @@ def test_a_peer_that_never_starts_is_said_once(fake):
 
 def test_a_peer_without_its_interpreter(fake, tmp_path):
     fake("1.0", ["fast"])
-    with pytest.raises(BenchError, match="nowhere cannot be started: No such file.*--peer-python names"):
+    with pytest.raises(BenchError, match=r"nowhere cannot be started: No such file.*--peer-python names"):
         bench("train", "lenet@28:4", threads=1, peer="fake", peer_python=str(tmp_path / "nowhere"), **TINY)
 
 

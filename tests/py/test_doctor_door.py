@@ -1051,6 +1051,58 @@ def test_several_models_are_kept_by_name(folder: Path, linear: Any) -> None:
     assert case.outputs_of(case.others["raw"], few).accuracy < case.outputs_of(case.subject, few).accuracy
 
 
+def spoilt(f: Any, share: float) -> Any:
+    """The same model, wrong on that share of images: on which depends on the pixels alone."""
+
+    def other(x: np.ndarray) -> np.ndarray:
+        y = f(x).copy()
+        bad = (np.abs(x).sum(axis=(1, 2, 3)) * 997) % 1 < share
+        y[bad] = -y[bad]
+        return y
+
+    return other
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "found"),
+    [
+        ("ema", "raw", {"ema-lag"}),
+        ("swa", "last 2", {"ema-lag"}),
+        ("mine", "theirs", {"which-weights"}),
+        ("deployed", "softer", {"augmentation-strength"}),
+        ("deployed", "softer_1", {"augmentation-strength"}),
+    ],
+)
+def test_models_by_name_are_compared(
+    first: str, second: str, found: set[str], folder: Path, linear: Any
+) -> None:
+    slugs = ("which-weights", "ema-lag", "augmentation-strength")
+    for models, expected in (
+        ({first: spoilt(linear, 0.3), second: linear}, found),
+        ({first: linear, second: spoilt(linear, 0.3)}, set()),  # the better one is deployed
+        ({first: linear, second: linear}, set()),
+    ):
+        case = opened(models, g, folder)
+        d = examined(case, *slugs)
+        assert {f.slug for f in d.findings} == expected, [(f.slug, f.says) for f in d.findings]
+        for f in d.findings:
+            val = case.sample("val", 400)
+            better, mine = case.outputs_of(case.others[second], val), case.outputs("val")
+            assert f.points == pytest.approx(better.accuracy - mine.accuracy)
+            assert f.low <= f.points <= f.high
+    one = examined(opened(linear, g, folder), *slugs).checks
+    assert [c.result.outcome for c in one] == ["left out"] * 3
+
+
+def test_softer_trainings_of_several_seeds_have_an_interval_of_their_own(folder: Path, linear: Any) -> None:
+    models = {"deployed": spoilt(linear, 0.4), "softer 1": linear, "softer 2": spoilt(linear, 0.1)}
+    result = said(opened(models, g, folder), "augmentation-strength")
+    (one,) = examined(opened({k: models[k] for k in ("deployed", "softer 1")}, g, folder), "A1").findings
+    assert result.estimate is not None
+    assert result.estimate.high - result.estimate.low > one.high - one.low
+    assert "one training each" in one.says
+
+
 def test_samples_come_from_many_places(folder: Path, linear: Any, tmp_path: Path) -> None:
     from gapless.doctor import outside
 

@@ -6,6 +6,7 @@ missing is missing in `facts`, so that a check that needs it is left out with it
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -78,7 +79,8 @@ class Case:
     subject : Subject or None
         The model, with the weights that are deployed.
     others : dict of str to Subject
-        The same network with other weights (raw, EMA, last), by name.
+        The same network with other weights (raw, EMA, last), by name; of models trained elsewhere, those
+        behind the first.
     saved : Checkpoint or None
         The checkpoint under examination.
     recipe : Recipe or None
@@ -145,9 +147,13 @@ class Case:
         if self.logged is not None:
             have.add("logged")
         if self.saved is not None:
-            have.add("run")
+            have |= {"run", "other weights"}
             if any(k.startswith("gapless/train_samples/") for k in self.saved.tensors):
-                have.add("history")
+                have |= {"history", "draws"}
+        if self.others:
+            have.add("other weights")
+        if self.named("softer"):
+            have.add("draws")
         if self.recipe is not None:
             have.add("recipe")
         if self.yolo is not None:
@@ -156,6 +162,12 @@ class Case:
             have.add("detector losses")
         assert have <= set(FACTS)
         return have
+
+    def named(self, word: str) -> list[str]:
+        """Other weights that a caller gave that name, with a number or more words behind it."""
+        if self.saved is not None:
+            return []
+        return [k for k in self.others if re.split(r"[^a-z]", k.lower(), maxsplit=1)[0] == word]
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -62,7 +62,10 @@ def diagnose(
     images : path, optional
         Folder of the images that `outputs` name.
     model : callable or dict of str to callable, optional
-        float32 (N, C, H, W) → (N, classes) logits; several by name to compare weights.
+        float32 (N, C, H, W) → (N, classes) logits. Several by name, the one that is deployed first: it is
+        examined, and held against the others on the same samples (W2). An average of the weights is compared
+        with its raw weights where they are named "ema" and "raw" (W3), a model trained with softer
+        augmentation where it is named "softer" (A1).
     preprocess : callable, optional
         path → float32 (C, H, W): what `model` is fed.
     train, val : Data, path, or sequence of (path, class), optional

@@ -1,4 +1,5 @@
-"""Other weights of the same run: of the other kind (raw, EMA), and in the file beside (best, last)."""
+"""Other weights of the same run: of the other kind (raw, EMA), and in the file beside (best, last). Of models
+trained elsewhere: those that the caller named beside the first."""
 
 from __future__ import annotations
 

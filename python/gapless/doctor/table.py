@@ -35,6 +35,8 @@ FACTS = {
     "train images and model": "the model and training images",
     "run": "a run or checkpoint of gapless",
     "history": "the table of training samples that a run of gapless keeps",
+    "other weights": "a run of gapless, or several models by name",
+    "draws": "the table of training samples that a run of gapless keeps, or a model named 'softer'",
     "recipe": "a recipe",
     "yolo labels": "a detector's labels in YOLO's form",
     "detector losses": "a detector's losses image by image",

@@ -13,6 +13,7 @@ from ..outputs import Outputs
 from ..replay import Mode, Replay, replay_of
 from ..result import Remedy, Result
 from ..retraining import retrained, seconds_of_training
+from ..siblings import outputs_of_sibling
 from ..stats import Estimate, difference, paired
 from ..subject import NetSubject
 from ..table import check
@@ -32,8 +33,8 @@ _SHARE = 0.25  # of the budget, for all of them
     "augmentation-strength",
     "augmentation is too strong",
     measure="validation accuracy that a softer augmentation reaches, minus this run's",
-    needs=["run", "history", "outputs", "train images and model"],
-    cost=replay_cost(*_MODES),
+    needs=["draws", "outputs", "train images and model"],
+    cost=lambda case: replay_cost(*_MODES)(case) if case.saved is not None else _cost_of_models(case),
     threshold=_LEAST,
     explains=["P3", "G3", "G4", "G5"],
     reference="Touvron et al. 2019, arXiv 1906.06423; a training accuracy on clean images below validation",
@@ -42,8 +43,11 @@ def augmentation_strength(case: Case) -> Result:
     """First the passes: the last step's weights on recorded training images as they were drawn, standing
     still, and by the evaluation pipeline. Where training images are not learnt, or validation is above them,
     the recipe is trained three times more with the operations softened, with different seeds: only that shows
-    what softer would give. That it is too weak cannot be told
-    without a retraining per strength, and is not tried."""
+    what softer would give. That it is too weak cannot be told without a retraining per strength, and is not
+    tried. Of a model trained elsewhere: its accuracy on clean training images, and the model that was trained
+    with softer augmentation and is named "softer" ("softer 2" and so on, of other seeds)."""
+    if case.saved is None:
+        return _of_models(case)
     replay = replay_of(case)
     if replay is None:
         return Result.left_out("no whole epoch can be replayed")
@@ -115,6 +119,32 @@ def _by_retraining(
     return Result.found(
         says, e, evidence=evidence, remedy=Remedy(f"Soften the augmentation: {text}.", change)
     )
+
+
+def _cost_of_models(case: Case) -> float:
+    return case.passes(len(case.named("softer"))) + case.passes(1, "train")
+
+
+def _of_models(case: Case) -> Result:
+    assert case.data is not None
+    val, train, order = case.outputs("val"), case.outputs("train"), case.data.indices("val")
+    found = [outputs_of_sibling(case, name, order) for name in case.named("softer")]
+    e = paired(val.right, found[0].right) if len(found) == 1 else _all(val, found)
+    evidence: dict[str, Any] = {
+        "accuracy_clean": train.accuracy,
+        "accuracy_val": val.accuracy,
+        "accuracy_softer": [o.accuracy for o in found],
+    }
+    says = (
+        f"training images by the evaluation preprocessing {100 * train.accuracy:.1f} %, validation "
+        f"{100 * val.accuracy:.1f} %; trained with softer augmentation: "
+        f"{' and '.join(f'{100 * o.accuracy:.1f}' for o in found)} %"
+    )
+    if e.points < _LEAST or e.p >= 0.05:
+        return Result.clear(says, e, evidence=evidence)
+    if len(found) == 1:
+        says += " (one training each: what another seed would change is not in the interval)"
+    return Result.found(says, e, evidence=evidence, remedy=Remedy("Train with the softer augmentation."))
 
 
 def _all(val: Outputs, found: list[Outputs]) -> Estimate:

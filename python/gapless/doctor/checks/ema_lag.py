@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+import re
 
 from ...training import ema
 from ..case import Case
 from ..result import Remedy, Result
+from ..siblings import outputs_of_sibling
 from ..stats import paired
 from ..table import check
 
 __all__ = ["ema_lag"]
+
+_AVERAGED, _RAW = ("ema", "swa", "average", "averaged"), ("raw", "last", "online")
 
 
 @check(
@@ -18,7 +22,7 @@ __all__ = ["ema_lag"]
     "ema-lag",
     "the average of the weights (EMA) lags behind",
     measure="validation accuracy of the last step's weights minus that of their average",
-    needs=["run", "outputs", "model"],
+    needs=["other weights", "outputs", "model"],
     cost=lambda case: case.passes(len(case.others), "val"),
     explains=[
         *("W1", "W2", "B1", "B2", "B3", "C1", "C4", "P1", "P2", "P3", "L3", "A1", "M1"),
@@ -28,9 +32,11 @@ __all__ = ["ema_lag"]
 )
 def ema_lag(case: Case) -> Result:
     """Raw and averaged weights of the same step on the same validation samples. How much of the average is
-    still the weights before the first step follows from decay and ramp alone."""
+    still the weights before the first step follows from decay and ramp alone. Of models trained elsewhere:
+    one named "ema", "swa" or "average", and beside it one named "raw", "last" or "online"."""
     saved = case.saved
-    assert saved is not None
+    if saved is None:
+        return _of_models(case)
     recipe = saved.recipe["ema"]
     if saved.weights_kind != "ema" or "raw" not in case.others or not recipe:
         return Result.clear("the run has no average of its weights")
@@ -65,6 +71,36 @@ def ema_lag(case: Case) -> Result:
             f"Let the average follow faster: decay {change['ema.decay']:g} with a ramp of "
             f"{change['ema.tau']:g} steps; until then use the raw weights.",
             change,
+        ),
+    )
+
+
+def _of_models(case: Case) -> Result:
+    assert case.subject is not None
+    mine = re.split(r"[^a-z]", case.subject.name.lower(), maxsplit=1)[0]
+    raw = [name for word in _RAW for name in case.named(word)]
+    if mine not in _AVERAGED or not raw:
+        return Result.clear(
+            f"the first model is {case.subject.name!r}: for an average and its raw weights name the models "
+            "'ema' and 'raw', the one that is deployed first"
+        )
+    assert case.data is not None
+    val, other = case.outputs("val"), outputs_of_sibling(case, raw[0], case.data.indices("val"))
+    e = paired(val.right, other.right)
+    evidence = {"accuracy_ema": val.accuracy, "accuracy_raw": other.accuracy}
+    says = (
+        f"on validation {case.subject.name!r} is right on {100 * val.accuracy:.1f} %, {raw[0]!r} on "
+        f"{100 * other.accuracy:.1f} %"
+    )
+    if e.points < 0.02 or e.p >= 0.05:
+        return Result.clear(says, e, evidence=evidence)
+    return Result.found(
+        says,
+        e,
+        evidence=evidence,
+        remedy=Remedy(
+            "Use the raw weights; for the next run let the average follow faster: a smaller decay, or one "
+            "that is ramped from 0 as the run goes on."
         ),
     )
 

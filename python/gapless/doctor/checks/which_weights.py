@@ -26,7 +26,7 @@ MOST = 2000  # training images that alternatives are asked about
     "which-weights",
     "other weights of the same run are better, or are those of the record",
     measure="validation accuracy of the better weights minus that of these",
-    needs=["run", "outputs", "model"],
+    needs=["other weights", "outputs", "model"],
     cost=lambda case: case.passes(1 + len(case.others), "val") + case.passes(1, "train", most=MOST),
     explains=[
         *("W1", "M1", "C4", "P1", "P2", "P3", "C1", "L3", "B1", "B2", "B3", "A1"),
@@ -38,13 +38,14 @@ def which_weights(case: Case) -> Result:
     """Scores raw and averaged, best and last weights on the same validation samples, and holds the digest of
     these weights to the one in their record. Which alternative is best is chosen on one half of the samples
     and measured on the other, and the other way round. What was chosen by validation before is tested on
-    training images too."""
+    training images too. Of models trained elsewhere: the first against those named beside it, but for one
+    named "softer" (A1)."""
     recorded = _record(case)
     if recorded is not None:
         return recorded
     val, others = case.outputs("val"), _others(case)
     if not others:
-        return Result.clear("there are no other weights of this run beside these")
+        return Result.clear("there are no other weights beside these")
     chosen = max(others, key=lambda k: others[k].accuracy)
     e = _honest(case, val, others)
     evidence = {"accuracy": {_own_name(case): val.accuracy} | {k: o.accuracy for k, o in others.items()}}
@@ -62,7 +63,9 @@ def which_weights(case: Case) -> Result:
 
 
 def _own_name(case: Case) -> str:
-    assert case.saved is not None
+    if case.saved is None:
+        assert case.subject is not None
+        return case.subject.name
     path = case.saved.path
     return f"{path.stem if path is not None else 'these'} ({case.saved.weights_kind})"
 
@@ -70,8 +73,7 @@ def _own_name(case: Case) -> str:
 def _record(case: Case) -> Result | None:
     """A finding where the record in the file is about other weights than those in it."""
     saved = case.saved
-    assert saved is not None
-    if "val" not in saved.records or case.data is None:
+    if saved is None or "val" not in saved.records or case.data is None:
         return None
     record, scorer = EvalRecord.from_dict(saved.records["val"]), case.scorer()
     was, now = record.digests["weights"], scorer.net.digest()
@@ -98,7 +100,8 @@ def _others(case: Case) -> dict[str, Outputs]:
     """Validation outputs of the run's other weights."""
     assert case.data is not None
     val = case.data.indices("val")
-    return {name: outputs_of_sibling(case, name, val) for name in siblings(case)}
+    softer = case.named("softer")
+    return {name: outputs_of_sibling(case, name, val) for name in siblings(case) if name not in softer}
 
 
 def _honest(case: Case, val: Outputs, others: dict[str, Outputs]) -> Estimate:
@@ -142,8 +145,7 @@ def _on_training(case: Case, other: str) -> Estimate | None:
 
 
 def _looks(case: Case) -> int:
-    assert case.saved is not None
-    return max(1, sum("best" in row for row in case.saved.history))
+    return 1 if case.saved is None else max(1, sum("best" in row for row in case.saved.history))
 
 
 def _halves(out: Outputs) -> NDArray[np.bool_]:
