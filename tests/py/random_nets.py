@@ -1,4 +1,4 @@
-"""Random networks, for tests that hold whole networks to something: of shapes as real ones have and as they have not.
+"""Random networks for tests that hold whole networks to something: likely and unlikely shapes.
 
 Planes of one pixel, one row, odd sides; channels that fill no block; values that are read twice, modules that
 are used twice, frozen weights, dropout, gates, concatenations.
