@@ -82,8 +82,9 @@ ENOUGH = {"shapes": "a few of these drawings are nearly enough"}
 
 @fault("few-images", "G1", "recipe", generalisation, not_on=ENOUGH)
 def few_images(bed: Bed, setup: Setup) -> Setup:
-    """Thirty images of digits, sixty of others, known by heart."""
-    return by_heart(setup, 30 if bed.name == "digits" else 60)
+    """Thirty images of digits, sixty of others, known by heart: the last weights are deployed, for validation
+    may choose a checkpoint that does not know them yet."""
+    return replace(by_heart(setup, 30 if bed.name == "digits" else 60), weights="last")
 
 
 @fault("too-few-epochs", "G3", "recipe", learnt_otherwise)
