@@ -10,7 +10,7 @@ gap_status gap_size_check(const char *what, const int64_t *size, int n) {
     int64_t floats = 1;
     for (int k = 0; k < n; k++)
         if (__builtin_mul_overflow(floats, size[k], &floats) || floats > GAP_SIZE_MOST)
-            return gap_fail(GAP_ERR_MEMORY, "%s: a sample needs more memory than can be addressed", what);
+            return gap_fail(GAP_ERR_SHAPE, "%s: size %lld of a sample makes it larger than any memory", what, (long long)size[k]);
     return GAP_OK;
 }
 

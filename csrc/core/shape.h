@@ -13,7 +13,7 @@ GAP_MUST_USE gap_status gap_window_size(int64_t *out, const char *what, int64_t 
                                         int64_t pad_lo, int64_t pad_hi, int64_t dilation, bool ceil_mode);
 /* *out = a * b; GAP_ERR_SHAPE on overflow or a negative factor. */
 GAP_MUST_USE gap_status gap_size_mul(int64_t *out, int64_t a, int64_t b);
-/* GAP_ERR_MEMORY where so many floats of one sample, the product of size[0..n), are more than any machine has. Below that bound
+/* GAP_ERR_SHAPE where so many floats of one sample, the product of size[0..n), are more than any machine has. Below that bound
  * plans multiply sizes, blocks, slots and batches without a look at every product. */
 #define GAP_SIZE_MOST ((int64_t)1 << 40)
 GAP_MUST_USE gap_status gap_size_check(const char *what, const int64_t *size, int n);

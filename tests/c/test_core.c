@@ -95,8 +95,8 @@ static void test_shape_windows_match_torch(void) {
 static void test_sizes_beyond_any_memory_are_refused(void) {
     const int64_t most[3] = {16, 1 << 16, 1 << 20}, more[3] = {17, 1 << 16, 1 << 20}, wraps[3] = {(int64_t)1 << 32, (int64_t)1 << 32, 1};
     CHECK_OK(gap_size_check("conv", most, 3));
-    CHECK_FAILS(gap_size_check("conv", more, 3), GAP_ERR_MEMORY);
-    CHECK_FAILS(gap_size_check("conv", wraps, 3), GAP_ERR_MEMORY); /* 2^64 is 0 */
+    CHECK_FAILS(gap_size_check("conv", more, 3), GAP_ERR_SHAPE);
+    CHECK_FAILS(gap_size_check("conv", wraps, 3), GAP_ERR_SHAPE); /* 2^64 is 0 */
 }
 
 static int dropped;
