@@ -222,15 +222,8 @@ static void find_gradient_in_place(layout *l) {
     }
 }
 
-static gap_status desc_bytes(const layout *l, const gap_desc *d, size_t *out) {
-    size_t one = gap_desc_bytes(d);
-    if (d->per_batch) {
-        *out = one;
-    } else if (__builtin_mul_overflow(one, (size_t)l->p->opt.capacity, out)) {
-        return gap_fail(GAP_ERR_MEMORY, "plan: a batch of %lld needs more memory than can be addressed", (long long)l->p->opt.capacity);
-    }
-    return GAP_OK;
-}
+/* Of a batch: build_list has refused what would not fit. */
+static size_t desc_bytes(const layout *l, const gap_desc *d) { return gap_desc_bytes(d) * (d->per_batch ? 1 : (size_t)l->p->opt.capacity); }
 
 static void add_buffer(layout *l, size_t bytes, int first, int last, size_t *place) {
     *place = GAP_NOWHERE;
@@ -248,15 +241,12 @@ static int first_write(const layout *l, int v) {
     return first;
 }
 
-static gap_status add_value_buffers(layout *l) {
+static void add_value_buffers(layout *l) {
     gap_plan *p = l->p;
     for (int v = 0; v < l->n_places; v++) /* a root lives as long as the last place written over it */
         if (l->root[v] != v) reach(l, l->root[v], l->last[v]);
     for (int v = 0; v < l->n_values; v++) {
-        size_t bytes, gradient;
-        gap_status st = desc_bytes(l, &p->list.value[v], &bytes);
-        if (st == GAP_OK) st = desc_bytes(l, &p->list.gradient[v], &gradient);
-        if (st != GAP_OK) return st;
+        size_t bytes = desc_bytes(l, &p->list.value[v]), gradient = desc_bytes(l, &p->list.gradient[v]);
         const int k = l->producer[v], again = l->n_values + v;
         if (l->whole[v] >= 0) bytes = gradient = 0; /* a part of that */
         add_buffer(l, k >= 0 && l->root[v] == v ? bytes : 0, first_write(l, v), l->last[v], &p->value[v].data);
@@ -265,7 +255,6 @@ static gap_status add_value_buffers(layout *l) {
         add_buffer(l, l->has_gradient[v] && l->gradient_root[v] == v ? gradient : 0, l->gradient_first[v], l->gradient_last[v],
                    &p->value[v].gradient);
     }
-    return GAP_OK;
 }
 
 /* What an op remembers: until backward, or until the commit; where forward runs twice and nothing is committed, the first
@@ -374,7 +363,7 @@ gap_status gap_plan_layout(gap_plan *p) {
     find_last_reads(&l);
     find_in_place(&l);
     find_gradient_in_place(&l);
-    GAP_TRY(add_value_buffers(&l));
+    add_value_buffers(&l);
     add_op_buffers(&l);
     GAP_TRY(gap_arena_place(l.buffer, l.n_buffers, &p->arena_bytes, &p->arena_alive));
     for (int k = 0; k < l.n_buffers; k++) *l.place[k] = l.buffer[k].offset;

@@ -14,6 +14,9 @@
 
 #include "kernels/fuse.h"
 
+/* Whether of so many channels the last block has 8 at most. */
+static inline bool gap_conv_half(int64_t channels) { return (channels - 1) % 16 < 8; }
+
 /* What a sum of chains begins with: 0, bias[channel], or what y holds. */
 typedef enum { GAP_CONV_ZERO, GAP_CONV_BIAS, GAP_CONV_KEEP } gap_conv_start;
 

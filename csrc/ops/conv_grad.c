@@ -120,7 +120,7 @@ static void grad_cols(const grad_job *job, const segment *s, const grad_input *i
                        .d = d->at + (o - d->o0) * d->block, .d_px = 16, .d_row = d->row, .d_img = d->image, .d_oc = d->block,
                        .pixels = s->j1 - s->j0, .rows = s->i1 - s->i0, .images = s->n1 - s->n0,
                        .m = (int)(tail ? p->in_c - b * 16 : p->run), .oc_blocks = oc_blocks,
-                       .half = o + oc_blocks == p->out_blocks && (p->out_c - 1) % 16 < 8, .dw_k = 16, .dw_oc = p->w_oc};
+                       .half = o + oc_blocks == p->out_blocks && gap_conv_half(p->out_c), .dw_k = 16, .dw_oc = p->w_oc};
     for (int64_t t = 0; t < p->entries; t++) {
         c.a = in->at + job->off[t];
         c.dw = part + o * p->w_oc + ((b - gap_conv_lo(p, o)) * p->entries + t) * p->run * 16;

@@ -212,10 +212,10 @@ static gap_pointwise_goal with_span(gap_pointwise_goal g) {
 }
 
 gap_pointwise_goal gap_pointwise_forward(const gap_pointwise *p, const gap_sink *out) {
-    return with_span((gap_pointwise_goal){out, p->out_h, p->out_w, p->out_h, p->out_w, {1, 1}, p->out_piece, (p->out_c - 1) % 16 < 8, p->fast_ahead, 0});
+    return with_span((gap_pointwise_goal){out, p->out_h, p->out_w, p->out_h, p->out_w, {1, 1}, p->out_piece, gap_conv_half(p->out_c), p->fast_ahead, 0});
 }
 gap_pointwise_goal gap_pointwise_backward(const gap_pointwise *p, const gap_sink *dx) {
-    return with_span((gap_pointwise_goal){dx, p->in_h, p->in_w, p->out_h, p->out_w, {p->stride[0], p->stride[1]}, p->in_piece, (p->in_c - 1) % 16 < 8,
+    return with_span((gap_pointwise_goal){dx, p->in_h, p->in_w, p->out_h, p->out_w, {p->stride[0], p->stride[1]}, p->in_piece, gap_conv_half(p->in_c),
                                           p->fast_back, 0});
 }
 

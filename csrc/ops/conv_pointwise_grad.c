@@ -100,7 +100,7 @@ static void add_products(const back_job *job, const place *at, int64_t b0, int64
             gap_conv_cols c = {.a = x.at + (b - b0) * x.block, .a_px = 16, .a_img = x.image, .d = d->at + (box.p0 - at->box.p0) * 16, .d_px = 16,
                                      .d_img = d->image, .d_oc = d->block, .pixels = box.p1 - box.p0, .rows = 1, .images = box.n1 - box.n0,
                                      .m = (int)gap_min64(16, p->in_c - b * 16), .oc_blocks = (int)(o1 - o0),
-                                     .half = o1 == p->out_blocks && (p->out_c - 1) % 16 < 8,
+                                     .half = o1 == p->out_blocks && gap_conv_half(p->out_c),
                                      .dw = part + (b * p->out_blocks + o0) * 256, .dw_k = 16, .dw_oc = 256};
             if (b + p->wide < at->b1 && p->stride[0] * p->stride[1] == 1) c.ahead[0] = next_blocks(job, &box, b + p->wide);
             if (o1 == p->out_blocks) c.ahead[2] = epilogue_values(job, &box, b);

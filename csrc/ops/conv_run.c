@@ -76,7 +76,7 @@ static void run_blocks(const run_job *job, const run_unit *u, const run_input *i
         .taps = (int)ph->taps, .kc = (int)p->run, .chain = (int)chain, .w_tap = p->run * 16,
         .w_block = ph->taps * p->run * 16, .w_oc = p->w_oc, .y_px = p->out_step[1] * 16,
         .y_row = p->out_step[0] * p->out_w * 16, .y_oc = plane, .pixels = ph->cols, .rows = ph->rows,
-        .oc_blocks = oc_blocks, .half = o + oc_blocks == p->out_blocks && (p->out_c - 1) % 16 < 8, .bias = job->bias + o * 16};
+        .oc_blocks = oc_blocks, .half = o + oc_blocks == p->out_blocks && gap_conv_half(p->out_c), .bias = job->bias + o * 16};
     if (single) r.a_px = in->image, r.y_px = image, r.pixels = u->n1 - u->n0;
     for (int64_t g = 0; g < p->range; g += group) {
         r.start = g ? GAP_CONV_KEEP : job->start;

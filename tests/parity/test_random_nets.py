@@ -29,25 +29,8 @@ def twin(ours: Still):
     """The same network of torch's modules."""
 
     class Twin(torch.nn.Module):
-        shapes, parts = ours.shapes, ours.parts
-
-        def forward(self, x):
-            values = [x]
-            for kind, chains, at in self.parts:
-                a, *others = [self.run(chain, values[k]) for chain, k in zip(chains, at, strict=False)]
-                if kind == "add":
-                    a = self.run(chains[2], a + others[0])
-                elif kind == "mul":
-                    a = self.run(chains[2], a * others[0])
-                elif kind == "cat":
-                    a = torch.cat([a, *others], 1)
-                values.append(a)
-            return self.head(self.flat(self.pool(values[-1])))
-
-        def run(self, names, x):
-            for name in names:
-                x = getattr(self, name)(x)
-            return x
+        parts = ours.parts
+        forward, run, joined = Grown.forward, Grown.run, staticmethod(lambda parts: torch.cat(parts, 1))
 
     made = Twin()
     for name in [*(f"m{k}" for k in range(1, ours.count + 1)), "pool", "flat", "head"]:

@@ -21,6 +21,8 @@ MOST = 20_000  # floats of a value, so that a network takes milliseconds
 class Grown(nn.Module):
     """Some parts, each on a value made before; the last one is classified."""
 
+    joined = staticmethod(nn.cat)
+
     def __init__(self, seed: int) -> None:
         super().__init__()
         self.dice = random.Random(seed)
@@ -170,7 +172,7 @@ class Grown(nn.Module):
             elif kind == "mul":
                 a = self.run(chains[2], a * others[0])
             elif kind == "cat":
-                a = nn.cat([a, *others])
+                a = self.joined([a, *others])
             values.append(a)
         return self.head(self.flat(self.pool(values[-1])))
 

@@ -44,8 +44,11 @@ def run(arguments: argparse.Namespace) -> int:
     verbose = 0 if arguments.quiet else 1
     path = Path(arguments.source)
     if path.suffix.lower() in (".yaml", ".yml"):
-        _refuse_yolo(path)
-        recipe = gapless.Recipe.from_yaml(path)
+        try:
+            recipe = gapless.Recipe.from_yaml(path)
+        except GaplessError:
+            _refuse_yolo(path)
+            raise
         found = gapless.check(recipe.data, recipe, budget=arguments.budget, verbose=verbose)
     else:
         found = gapless.check(arguments.source, None, budget=arguments.budget, verbose=verbose)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .detector_losses import DetectorLosses
     from .yolo_labels import YoloLabels
 
-__all__ = ["Budget", "Case", "OverBudgetError"]
+__all__ = ["Budget", "Case", "OverBudgetError", "first_word"]
 
 Indices = NDArray[np.int64]
 
@@ -167,7 +167,7 @@ class Case:
         """Other weights that a caller gave that name, with a number or more words behind it."""
         if self.saved is not None:
             return []
-        return [k for k in self.others if re.split(r"[^a-z]", k.lower(), maxsplit=1)[0] == word]
+        return [k for k in self.others if first_word(k) == word]
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -283,3 +283,12 @@ class Case:
             return 0.0
         n = len(self.data.splits[split])
         return number * min(n, most or n) * self.seconds_per_image()
+
+
+def first_word(name: str) -> str:
+    """What a caller calls a model by, without a number or more words behind it.
+
+    >>> first_word("Softer_2"), first_word("ema")
+    ('softer', 'ema')
+    """
+    return re.split(r"[^a-z]", name.lower(), maxsplit=1)[0]

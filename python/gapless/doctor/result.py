@@ -47,7 +47,8 @@ class Picture:
 class Result:
     """What one check found out.
 
-    Use the constructors `found`, `clear`, `undecided` and `left_out`; they say what each outcome needs.
+    Use the constructors `found`, `clear`, `undecided`, `tested` and `left_out`; they say what each outcome
+    needs.
 
     Attributes
     ----------
@@ -118,6 +119,20 @@ class Result:
     ) -> Result:
         """It cannot be told with these samples."""
         return cls("undecided", says, estimate, dict(evidence or {}), samples_needed=samples_needed)
+
+    @classmethod
+    def tested(
+        cls,
+        says: str,
+        estimate: Estimate,
+        *,
+        remedy: Remedy,
+        evidence: Mapping[str, Any] | None = None,
+    ) -> Result:
+        """Found where the estimate is 2 points at least with p below 5 %, else clear."""
+        if estimate.points < 0.02 or estimate.p >= 0.05:
+            return cls.clear(says, estimate, evidence=evidence)
+        return cls.found(says, estimate, remedy=remedy, evidence=evidence)
 
     @classmethod
     def left_out(cls, says: str) -> Result:

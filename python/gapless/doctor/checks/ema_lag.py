@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-import re
 
 from ...training import ema
-from ..case import Case
+from ..case import Case, first_word
 from ..result import Remedy, Result
 from ..siblings import outputs_of_sibling
 from ..stats import paired
@@ -42,11 +41,8 @@ def ema_lag(case: Case) -> Result:
         return Result.clear("the run has no average of its weights")
     decay, tau, steps = float(recipe["decay"]), float(recipe["tau"]), int(saved.state["step"])
     share = ema.initial_share(decay, tau, steps)
-    val, data = case.outputs("val"), case.data
-    assert data is not None
-    raw = case.keep(
-        ("val of", "raw"), lambda: case.outputs_of(case.others["raw"], data.indices("val"), "raw")
-    )
+    assert case.data is not None
+    val, raw = case.outputs("val"), outputs_of_sibling(case, "raw", case.data.indices("val"))
     e = paired(val.right, raw.right)
     evidence = {
         "initial_share": share,
@@ -60,10 +56,8 @@ def ema_lag(case: Case) -> Result:
         f"after {steps} steps {100 * share:.1f} % of the average is still the initial weights; on validation "
         f"it is right on {100 * val.accuracy:.1f} %, the last step's weights on {100 * raw.accuracy:.1f} %"
     )
-    if e.points < 0.02 or e.p >= 0.05:
-        return Result.clear(says, e, evidence=evidence)
     change = faster(decay, tau, steps)
-    return Result.found(
+    return Result.tested(
         says,
         e,
         evidence=evidence,
@@ -77,9 +71,8 @@ def ema_lag(case: Case) -> Result:
 
 def _of_models(case: Case) -> Result:
     assert case.subject is not None
-    mine = re.split(r"[^a-z]", case.subject.name.lower(), maxsplit=1)[0]
     raw = [name for word in _RAW for name in case.named(word)]
-    if mine not in _AVERAGED or not raw:
+    if first_word(case.subject.name) not in _AVERAGED or not raw:
         return Result.clear(
             f"the first model is {case.subject.name!r}: for an average and its raw weights name the models "
             "'ema' and 'raw', the one that is deployed first"
@@ -92,9 +85,7 @@ def _of_models(case: Case) -> Result:
         f"on validation {case.subject.name!r} is right on {100 * val.accuracy:.1f} %, {raw[0]!r} on "
         f"{100 * other.accuracy:.1f} %"
     )
-    if e.points < 0.02 or e.p >= 0.05:
-        return Result.clear(says, e, evidence=evidence)
-    return Result.found(
+    return Result.tested(
         says,
         e,
         evidence=evidence,

@@ -82,8 +82,7 @@ def label_noise(case: Case) -> Result:
         )
     tested = {k: e._replace(p=min(1.0, e.p * len(parts))) for k, (_, _, e) in parts.items()}
     if split == "train" and "val" in parts:
-        more = len(parts) * _more_than_in_training(case)
-        tested["val"] = _either(tested["val"], _second_judge(case, len(parts)), more)
+        tested["val"] = _of_both_tests(case, tested["val"], len(parts))
     chosen = split if split in parts else "val"
     if chosen != "val" and "val" in parts:
         in_order = _stands(tested["val"]) and not _stands(tested[split])
@@ -122,11 +121,13 @@ def _stands(e: Estimate) -> bool:
     return e.points >= NOTABLE and e.low > 0 and e.p < 0.01
 
 
-def _either(best: Estimate, second: Estimate | None, more: float) -> Estimate:
+def _of_both_tests(case: Case, best: Estimate, tests: int) -> Estimate:
     """Validation's estimate by its best judge, or where that decides nothing by the second one, if the best
-    one's interval admits what that says. more: the p-value of the other test; twice the smaller counts."""
+    one's interval admits what that says. Twice the smaller of each one's p and the other test's counts."""
+    more = tests * _more_than_in_training(case)
     first = best._replace(p=min(1.0, 2 * min(best.p, more)))
-    if second is None or _stands(first) or second.low > best.high:
+    second = None if _stands(first) else _second_judge(case, tests)
+    if second is None or second.low > best.high:
         return first
     other = second._replace(p=min(1.0, 4 * min(second.p, more)))
     return other if _stands(other) else first
