@@ -20,8 +20,8 @@ static inline bool gap_conv_half(int64_t channels) { return (channels - 1) % 16 
 /* What a sum of chains begins with: 0, bias[channel], or what y holds. */
 typedef enum { GAP_CONV_ZERO, GAP_CONV_BIAS, GAP_CONV_KEEP } gap_conv_start;
 
-/* What will be wanted next, fetched on the way, which changes no result: vectors at[] + k*block + i*img + p*16 of the pixels p
- * and images i at work, k < blocks. */
+/* What will be wanted next, fetched on the way, which changes no result: vectors at[] + k*block + i*img + p*16, where p counts the
+ * pixels at work of image i, row after row, and k < blocks. */
 typedef struct { const float *at[2]; int64_t img, block; int blocks; } gap_conv_ahead;
 
 /* Many rows of output pixels:
@@ -44,7 +44,8 @@ typedef struct {
     bool half;                    /* of the last output block lanes 8..15 are 0 in w, bias and what y holds, and so in y: padding */
     gap_conv_start start;
     const float *bias;            /* (oc_blocks * 16), for GAP_CONV_BIAS */
-    gap_conv_ahead ahead;         /* block k of it beside input block k, rows being images; only where a_px is 16 and taps 1 */
+    gap_conv_ahead ahead;         /* with a_px 16 and one tap: block k of it beside input block k, rows being images; with a_px 3 or 6,
+                                     pictures: at[0] + img*r + 16*p, once for all blocks; else unused */
 } gap_conv_rows;
 
 /* A weight gradient's tile: for k < m, output block b

@@ -5,7 +5,8 @@
 #define ROW_M 14
 #define ROW_M2 14
 #define ROW_M4 6
-#define COL_M 8
+#define COL_M 14
+#define COL_M2 8
 #define COL_NB 2
 #define GROUP_M 14
 #define GROUP_K 8

@@ -25,6 +25,7 @@
 typedef struct { __m256 lo, hi; } vf;
 typedef struct { __m256i lo, hi; } vi;
 typedef struct { __m256 lo, hi; } vm; /* all bits of a lane set or clear */
+typedef __m256 vh;
 
 GAP_INLINE vf gap_vf_(__m256 lo, __m256 hi) { vf r = {lo, hi}; return r; }
 GAP_INLINE vi gap_vi_(__m256i lo, __m256i hi) { vi r = {lo, hi}; return r; }
@@ -66,8 +67,6 @@ GAP_INLINE vf vf_mul(vf a, vf b) { return gap_vf_(_mm256_mul_ps(a.lo, b.lo), _mm
 GAP_INLINE vf vf_div(vf a, vf b) { return gap_vf_(_mm256_div_ps(a.lo, b.lo), _mm256_div_ps(a.hi, b.hi)); }
 GAP_INLINE vf vf_sqrt(vf a) { return gap_vf_(_mm256_sqrt_ps(a.lo), _mm256_sqrt_ps(a.hi)); }
 GAP_INLINE vf vf_fma(vf a, vf b, vf c) { return gap_vf_(_mm256_fmadd_ps(a.lo, b.lo, c.lo), _mm256_fmadd_ps(a.hi, b.hi, c.hi)); }
-GAP_INLINE vf vf_fma_low(vf a, vf b, vf c) { c.lo = _mm256_fmadd_ps(a.lo, b.lo, c.lo); return c; }
-GAP_INLINE vf vf_low(vf a) { a.hi = _mm256_setzero_ps(); return a; }
 GAP_INLINE vf vf_fnma(vf a, vf b, vf c) { return gap_vf_(_mm256_fnmadd_ps(a.lo, b.lo, c.lo), _mm256_fnmadd_ps(a.hi, b.hi, c.hi)); }
 GAP_INLINE vf vf_max(vf a, vf b) { return gap_vf_(_mm256_max_ps(a.lo, b.lo), _mm256_max_ps(a.hi, b.hi)); }
 GAP_INLINE vf vf_min(vf a, vf b) { return gap_vf_(_mm256_min_ps(a.lo, b.lo), _mm256_min_ps(a.hi, b.hi)); }
@@ -81,6 +80,12 @@ GAP_INLINE vf vf_floor(vf a) { return gap_vf_(_mm256_round_ps(a.lo, GAP_RM_), _m
 #undef GAP_RM_
 
 #define GAP_CMP_(how) return gap_vm_(_mm256_cmp_ps(a.lo, b.lo, how), _mm256_cmp_ps(a.hi, b.hi, how))
+GAP_INLINE vh vh_loadu(const float *p) { return _mm256_loadu_ps(p); }
+GAP_INLINE vh vh_set1(float x) { return _mm256_set1_ps(x); }
+GAP_INLINE vh vh_lower(vf a) { return a.lo; }
+GAP_INLINE vf vh_wide(vh a) { return gap_vf_(a, _mm256_setzero_ps()); }
+GAP_INLINE vh vh_fma(vh a, vh b, vh c) { return _mm256_fmadd_ps(a, b, c); }
+
 GAP_INLINE vm vf_lt(vf a, vf b) { GAP_CMP_(_CMP_LT_OQ); }
 GAP_INLINE vm vf_le(vf a, vf b) { GAP_CMP_(_CMP_LE_OQ); }
 GAP_INLINE vm vf_gt(vf a, vf b) { GAP_CMP_(_CMP_GT_OQ); }

@@ -25,6 +25,7 @@
 typedef __m512 vf;
 typedef __m512i vi;
 typedef __mmask16 vm;
+typedef __m256 vh;
 
 GAP_INLINE vm vm_first(int k) { return (vm)((1u << k) - 1u); }
 GAP_INLINE vf vf_load(const float *p) { return _mm512_load_ps(p); }
@@ -52,10 +53,6 @@ GAP_INLINE vf vf_mul(vf a, vf b) { return _mm512_mul_ps(a, b); }
 GAP_INLINE vf vf_div(vf a, vf b) { return _mm512_div_ps(a, b); }
 GAP_INLINE vf vf_sqrt(vf a) { return _mm512_sqrt_ps(a); }
 GAP_INLINE vf vf_fma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }
-GAP_INLINE vf vf_fma_low(vf a, vf b, vf c) {
-    return _mm512_castps256_ps512(_mm256_fmadd_ps(_mm512_castps512_ps256(a), _mm512_castps512_ps256(b), _mm512_castps512_ps256(c)));
-}
-GAP_INLINE vf vf_low(vf a) { return _mm512_zextps256_ps512(_mm512_castps512_ps256(a)); }
 GAP_INLINE vf vf_fnma(vf a, vf b, vf c) { return _mm512_fnmadd_ps(a, b, c); }
 GAP_INLINE vf vf_max(vf a, vf b) { return _mm512_max_ps(a, b); }
 GAP_INLINE vf vf_min(vf a, vf b) { return _mm512_min_ps(a, b); }
@@ -63,6 +60,12 @@ GAP_INLINE vf vf_neg(vf a) { return _mm512_xor_ps(a, _mm512_set1_ps(-0.0f)); }
 GAP_INLINE vf vf_abs(vf a) { return _mm512_andnot_ps(_mm512_set1_ps(-0.0f), a); }
 GAP_INLINE vf vf_round(vf a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 GAP_INLINE vf vf_floor(vf a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC); }
+
+GAP_INLINE vh vh_loadu(const float *p) { return _mm256_loadu_ps(p); }
+GAP_INLINE vh vh_set1(float x) { return _mm256_set1_ps(x); }
+GAP_INLINE vh vh_lower(vf a) { return _mm512_castps512_ps256(a); }
+GAP_INLINE vf vh_wide(vh a) { return _mm512_zextps256_ps512(a); }
+GAP_INLINE vh vh_fma(vh a, vh b, vh c) { return _mm256_fmadd_ps(a, b, c); }
 
 GAP_INLINE vm vf_lt(vf a, vf b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
 GAP_INLINE vm vf_le(vf a, vf b) { return _mm512_cmp_ps_mask(a, b, _CMP_LE_OQ); }

@@ -19,6 +19,7 @@
 typedef struct { float32x4_t q[4]; } vf;
 typedef struct { int32x4_t q[4]; } vi;
 typedef struct { uint32x4_t q[4]; } vm; /* all bits of a lane set or clear */
+typedef struct { float32x4_t q[2]; } vh;
 
 #define GAP_Q GAP_UNROLL for (int q_ = 0; q_ < 4; q_++)
 
@@ -49,13 +50,17 @@ GAP_INLINE vf vf_mul(vf a, vf b) { vf r; GAP_Q r.q[q_] = vmulq_f32(a.q[q_], b.q[
 GAP_INLINE vf vf_div(vf a, vf b) { vf r; GAP_Q r.q[q_] = vdivq_f32(a.q[q_], b.q[q_]); return r; }
 GAP_INLINE vf vf_sqrt(vf a) { vf r; GAP_Q r.q[q_] = vsqrtq_f32(a.q[q_]); return r; }
 GAP_INLINE vf vf_fma(vf a, vf b, vf c) { GAP_Q c.q[q_] = vfmaq_f32(c.q[q_], a.q[q_], b.q[q_]); return c; }
-GAP_INLINE vf vf_fma_low(vf a, vf b, vf c) { for (int q = 0; q < 2; q++) c.q[q] = vfmaq_f32(c.q[q], a.q[q], b.q[q]); return c; }
-GAP_INLINE vf vf_low(vf a) { a.q[2] = a.q[3] = vdupq_n_f32(0.0f); return a; }
 GAP_INLINE vf vf_fnma(vf a, vf b, vf c) { GAP_Q c.q[q_] = vfmsq_f32(c.q[q_], a.q[q_], b.q[q_]); return c; }
 GAP_INLINE vf vf_neg(vf a) { vf r; GAP_Q r.q[q_] = vnegq_f32(a.q[q_]); return r; }
 GAP_INLINE vf vf_abs(vf a) { vf r; GAP_Q r.q[q_] = vabsq_f32(a.q[q_]); return r; }
 GAP_INLINE vf vf_round(vf a) { vf r; GAP_Q r.q[q_] = vrndnq_f32(a.q[q_]); return r; }
 GAP_INLINE vf vf_floor(vf a) { vf r; GAP_Q r.q[q_] = vrndmq_f32(a.q[q_]); return r; }
+
+GAP_INLINE vh vh_loadu(const float *p) { vh r = {{vld1q_f32(p), vld1q_f32(p + 4)}}; return r; }
+GAP_INLINE vh vh_set1(float x) { vh r = {{vdupq_n_f32(x), vdupq_n_f32(x)}}; return r; }
+GAP_INLINE vh vh_lower(vf a) { vh r = {{a.q[0], a.q[1]}}; return r; }
+GAP_INLINE vf vh_wide(vh a) { vf r = {{a.q[0], a.q[1], vdupq_n_f32(0.0f), vdupq_n_f32(0.0f)}}; return r; }
+GAP_INLINE vh vh_fma(vh a, vh b, vh c) { GAP_UNROLL for (int q = 0; q < 2; q++) c.q[q] = vfmaq_f32(c.q[q], a.q[q], b.q[q]); return c; }
 
 GAP_INLINE vm vf_lt(vf a, vf b) { vm r; GAP_Q r.q[q_] = vcltq_f32(a.q[q_], b.q[q_]); return r; }
 GAP_INLINE vm vf_le(vf a, vf b) { vm r; GAP_Q r.q[q_] = vcleq_f32(a.q[q_], b.q[q_]); return r; }

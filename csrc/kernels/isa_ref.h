@@ -4,7 +4,7 @@
  * The table of a family is then `const gap_<op>_kernels GAP_ISA_NAME(gap_<op>) = {…};`. Files for another machine see no
  * GAP_ISA and must be empty: `#ifdef GAP_ISA` around the body.
  *
- *   vf  16 floats     vi  16 int32     vm  16 truth values
+ *   vf  16 floats     vi  16 int32     vm  16 truth values     vh  8 floats: lanes 0..7
  *
  * Every function gives the same bits in every file, lane by lane: fma rounds once, div and sqrt are exact IEEE results,
  * nothing is approximate. vf_max(a, b) is a > b ? a : b and vf_min(a, b) is a < b ? a : b (b where one is NaN).
@@ -28,6 +28,7 @@
 typedef struct { float v[VLANES]; } vf;
 typedef struct { int32_t v[VLANES]; } vi;
 typedef struct { uint32_t v[VLANES]; } vm; /* 0 or ~0 */
+typedef struct { float v[VLANES / 2]; } vh;
 
 #define GAP_EACH for (int l_ = 0; l_ < VLANES; l_++)
 
@@ -55,15 +56,19 @@ GAP_INLINE vf vf_div(vf a, vf b) { GAP_EACH a.v[l_] /= b.v[l_]; return a; }
 GAP_INLINE vf vf_sqrt(vf a) { GAP_EACH a.v[l_] = sqrtf(a.v[l_]); return a; }
 GAP_INLINE vf vf_fma(vf a, vf b, vf c) { GAP_EACH c.v[l_] = fmaf(a.v[l_], b.v[l_], c.v[l_]); return c; }   /* a*b + c */
 GAP_INLINE vf vf_fnma(vf a, vf b, vf c) { GAP_EACH c.v[l_] = fmaf(-a.v[l_], b.v[l_], c.v[l_]); return c; } /* c - a*b */
-/* Lanes 0..7 alone: of vf_fma_low the others are anything, of vf_low they are 0. */
-GAP_INLINE vf vf_fma_low(vf a, vf b, vf c) { for (int l = 0; l < VLANES / 2; l++) c.v[l] = fmaf(a.v[l], b.v[l], c.v[l]); return c; }
-GAP_INLINE vf vf_low(vf a) { for (int l = VLANES / 2; l < VLANES; l++) a.v[l] = 0.0f; return a; }
 GAP_INLINE vf vf_max(vf a, vf b) { GAP_EACH b.v[l_] = a.v[l_] > b.v[l_] ? a.v[l_] : b.v[l_]; return b; }
 GAP_INLINE vf vf_min(vf a, vf b) { GAP_EACH b.v[l_] = a.v[l_] < b.v[l_] ? a.v[l_] : b.v[l_]; return b; }
 GAP_INLINE vf vf_neg(vf a) { GAP_EACH a.v[l_] = -a.v[l_]; return a; }
 GAP_INLINE vf vf_abs(vf a) { GAP_EACH a.v[l_] = fabsf(a.v[l_]); return a; }
 GAP_INLINE vf vf_round(vf a) { GAP_EACH a.v[l_] = rintf(a.v[l_]); return a; } /* to nearest, ties to even */
 GAP_INLINE vf vf_floor(vf a) { GAP_EACH a.v[l_] = floorf(a.v[l_]); return a; }
+
+/* Half vectors. vh_lower: lanes 0..7; vh_wide: with lanes 8..15 that are 0. */
+GAP_INLINE vh vh_loadu(const float *p) { vh r; memcpy(&r, p, sizeof r); return r; }
+GAP_INLINE vh vh_set1(float x) { vh r; for (int l = 0; l < VLANES / 2; l++) r.v[l] = x; return r; }
+GAP_INLINE vh vh_lower(vf a) { vh r; memcpy(&r, &a, sizeof r); return r; }
+GAP_INLINE vf vh_wide(vh a) { vf r = {{0}}; memcpy(&r, &a, sizeof a); return r; }
+GAP_INLINE vh vh_fma(vh a, vh b, vh c) { for (int l = 0; l < VLANES / 2; l++) c.v[l] = fmaf(a.v[l], b.v[l], c.v[l]); return c; }
 
 /* Compare and select. */
 #define GAP_CMP_(op) vm r; GAP_EACH r.v[l_] = a.v[l_] op b.v[l_] ? ~0u : 0u; return r

@@ -111,8 +111,28 @@ static grad_input pack_input(const grad_job *job, const segment *s, int64_t b, f
     return in;
 }
 
+/* What is fetched while products of input block b are added: with the first entry of the kernel the output's gradient of the next
+ * segment, once for all input blocks; with the others the pictures below, as many vectors an entry as there are pixels. Of
+ * wider inputs a block is loaded and used up several times over before the next one. */
+static gap_conv_ahead fetched(const grad_job *job, const segment *s, const segment *after, int64_t b, int64_t o, int oc_blocks, int64_t entry) {
+    const conv_pass *p = job->p;
+    const gap_source *dy = job->dy, *x = job->x;
+    if (!after || b > gap_conv_lo(p, o)) return (gap_conv_ahead){.blocks = 0};
+    if (entry == 0) {
+        const int64_t at = after->n0 * gap_source_image(dy) + o * dy->plane + (after->i0 * p->out_w + after->j0) * 16;
+        return (gap_conv_ahead){{dy->x + at, dy->pro.z ? dy->pro.z + at : dy->x + at}, gap_source_image(dy), dy->plane, oc_blocks};
+    }
+    const int64_t pixels = (s->i1 - s->i0) * (s->j1 - s->j0), wanted = (after->i1 - after->i0) * p->in_step[0] * p->in_w * p->lanes;
+    const int64_t each = x->bytes ? 64 : 16, from = (entry - 1) * pixels * each; /* values of a vector's 64 bytes */
+    if (p->lanes == 16 || from >= wanted) return (gap_conv_ahead){.blocks = 0};
+    const int64_t row = after->n0 == s->n0 ? (s->i1 - 1) * p->in_step[0] + p->last[0] + 1 : 0; /* the first that is not loaded yet */
+    const int64_t at = after->n0 * gap_source_image(x) + row * p->in_w * p->lanes + from;
+    const float *next = x->bytes ? (const float *)(const void *)(x->bytes + at) : x->x + at;
+    return (gap_conv_ahead){{next, next}, x->bytes ? gap_source_image(x) / 4 : gap_source_image(x), 0, 1};
+}
+
 /* Adds a segment's products of input block b with output blocks [o, o + oc_blocks). */
-static void grad_cols(const grad_job *job, const segment *s, const grad_input *in, const grad_output *d, int64_t b, int64_t o,
+static void grad_cols(const grad_job *job, const segment *s, const segment *after, const grad_input *in, const grad_output *d, int64_t b, int64_t o,
                       int oc_blocks, float *part) {
     const conv_pass *p = job->p;
     const bool tail = p->lanes == 16 && b + 1 == p->in_blocks;
@@ -123,6 +143,7 @@ static void grad_cols(const grad_job *job, const segment *s, const grad_input *i
                        .half = o + oc_blocks == p->out_blocks && gap_conv_half(p->out_c), .dw_k = 16, .dw_oc = p->w_oc};
     for (int64_t t = 0; t < p->entries; t++) {
         c.a = in->at + job->off[t];
+        c.ahead[0] = fetched(job, s, after, b, o, oc_blocks, t);
         c.dw = part + o * p->w_oc + ((b - gap_conv_lo(p, o)) * p->entries + t) * p->run * 16;
         job->k->cols(&c);
     }
@@ -141,7 +162,7 @@ static void grad_groups(const grad_job *job, const segment *s, const grad_input 
 }
 
 /* Output blocks [o0, o1) against input block b; neighbours of one range go together. */
-static void grad_block(const grad_job *job, const segment *s, const grad_output *d, int64_t b, int64_t o0, int64_t o1, float *scratch, float *part) {
+static void grad_block(const grad_job *job, const segment *s, const segment *after, const grad_output *d, int64_t b, int64_t o0, int64_t o1, float *scratch, float *part) {
     const conv_pass *p = job->p;
     grad_input in = {NULL, 0, 0};
     for (int64_t o = o0, next; o < o1; o = next) {
@@ -150,8 +171,24 @@ static void grad_block(const grad_job *job, const segment *s, const grad_output 
         if (b < lo || b >= lo + p->range) continue;
         if (!in.at) in = pack_input(job, s, b, scratch);
         if (p->group) grad_groups(job, s, &in, d, o, part);
-        else grad_cols(job, s, &in, d, b, o, (int)(next - o), part);
+        else grad_cols(job, s, after, &in, d, b, o, (int)(next - o), part);
     }
+}
+
+/* The segment behind s, before image `end`; false: s was the last. */
+static bool next_segment(const grad_job *job, segment *s, int64_t end) {
+    const conv_pass *p = job->p;
+    if (s->j1 < p->count[1]) {
+        s->j0 = s->j1;
+    } else {
+        s->j0 = 0;
+        if (s->i1 < p->count[0]) s->i0 = s->i1;
+        else if (s->n1 < end) s->i0 = 0, s->n0 = s->n1, s->n1 = gap_min64(end, s->n0 + job->cut.images);
+        else return false;
+        s->i1 = gap_min64(p->count[0], s->i0 + job->cut.rows);
+    }
+    s->j1 = gap_min64(p->count[1], s->j0 + job->cut.cols);
+    return true;
 }
 
 static void grad_chunk(void *arg, int64_t unit, int thread) {
@@ -172,14 +209,13 @@ static void grad_chunk(void *arg, int64_t unit, int thread) {
         if (r1 > r0) memset(part + o * p->w_oc + r0 * block, 0, (size_t)((r1 - r0) * block) * sizeof *part);
     }
     float *scratch = gap_scratch_take(&job->scratch, thread, &slot);
-    for (segment s = {.n0 = begin}; s.n0 < end; s.n0 = s.n1) {
-        s.n1 = gap_min64(end, s.n0 + job->cut.images);
-        for (s.i0 = 0; s.i0 < p->count[0]; s.i0 = s.i1)
-            for (s.i1 = gap_min64(p->count[0], s.i0 + job->cut.rows), s.j0 = 0; s.j0 < p->count[1]; s.j0 = s.j1) {
-                s.j1 = gap_min64(p->count[1], s.j0 + job->cut.cols);
-                const grad_output d = pack_output(job, &s, o0, o1, scratch + job->cut.x_bytes / 4);
-                for (int64_t b = gap_max64(b0, lo0); b < gap_min64(b1, lo1); b++) grad_block(job, &s, &d, b, o0, o1, scratch, part);
-            }
+    segment s = {begin, gap_min64(end, begin + job->cut.images), 0, gap_min64(p->count[0], job->cut.rows), 0, gap_min64(p->count[1], job->cut.cols)};
+    for (bool more = begin < end; more;) {
+        segment after = s;
+        more = next_segment(job, &after, end);
+        const grad_output d = pack_output(job, &s, o0, o1, scratch + job->cut.x_bytes / 4);
+        for (int64_t b = gap_max64(b0, lo0); b < gap_min64(b1, lo1); b++) grad_block(job, &s, more ? &after : NULL, &d, b, o0, o1, scratch, part);
+        s = after;
     }
     gap_scratch_give(&job->scratch, slot);
 }

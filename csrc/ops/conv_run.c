@@ -64,6 +64,15 @@ static run_input pack(const run_job *job, const run_unit *u, float *scratch) {
 /* A phase's part of a unit: its output rows and columns, its taps and their weights. */
 typedef struct { int64_t rows, cols, out, taps, across, off, w; } run_phase; /* across: taps of a kernel row */
 
+/* The rows of a picture behind the unit's: most often the thread's next unit begins with them. */
+static gap_conv_ahead next_rows(const run_job *job, const run_unit *u) {
+    const conv_pass *p = job->p;
+    const gap_source *x = job->in;
+    const int64_t row = p->in_w * p->lanes, at = u->n0 * gap_source_image(x) + (u->i1 * p->in_step[0] + p->last[0]) * row;
+    const float *rows = x->bytes ? (const float *)(const void *)(x->bytes + at) : x->x + at;
+    return (gap_conv_ahead){{rows, rows}, p->in_step[0] * row / (x->bytes ? 4 : 1), 0, 1};
+}
+
 static void run_blocks(const run_job *job, const run_unit *u, const run_input *in, const run_phase *ph, int64_t o, int oc_blocks) {
     const conv_pass *p = job->p;
     const int64_t plane = p->out_h * p->out_w * 16, image = gap_sink_image(job->out), lo = gap_conv_lo(p, o);
@@ -78,6 +87,7 @@ static void run_blocks(const run_job *job, const run_unit *u, const run_input *i
         .y_row = p->out_step[0] * p->out_w * 16, .y_oc = plane, .pixels = ph->cols, .rows = ph->rows,
         .oc_blocks = oc_blocks, .half = o + oc_blocks == p->out_blocks && gap_conv_half(p->out_c), .bias = job->bias + o * 16};
     if (single) r.a_px = in->image, r.y_px = image, r.pixels = u->n1 - u->n0;
+    if (p->lanes != 16 && o == u->o0) r.ahead = next_rows(job, u);
     for (int64_t g = 0; g < p->range; g += group) {
         r.start = g ? GAP_CONV_KEEP : job->start;
         r.blocks = (int)gap_min64(group, p->range - g);
