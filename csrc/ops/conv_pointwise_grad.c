@@ -145,8 +145,10 @@ static void add_halves(const back_job *job, const place *at, int64_t o0, int64_t
     }
 }
 
-/* What output blocks [o, end) of the tile, loaded at d, give input blocks [b0, b1). */
-static void add_inputs(const back_job *job, const place *at, int64_t b0, int64_t b1, int64_t o, int64_t end, const gap_pointwise_view *d, float *scratch) {
+/* What output blocks [o, end) of the tile, loaded at d, give input blocks [b0, b1); with the first of them the input and its
+ * gradient of these blocks of the next tile are fetched. */
+static void add_inputs(const back_job *job, const place *at, int64_t b0, int64_t b1, int64_t o, int64_t end, const gap_pointwise_view *d, float *scratch,
+                       const place *after) {
     const gap_pointwise *p = job->p;
     for (int64_t from = o, next; from < end; from = next) {
         next = gap_min64(end, from + together(p));
@@ -155,6 +157,7 @@ static void add_inputs(const back_job *job, const place *at, int64_t b0, int64_t
                                    .first = from == 0, .final = next == p->out_blocks, .sums = scratch};
         gap_pointwise_box to = at->box;
         m.a.at += (from - o) * d->block;
+        if (after && b0 == at->b0 && from == 0) m.ahead = next_blocks(job, &after->box, b0), m.ahead.blocks = (int)gap_min64(p->wide, b1 - b0);
         if (p->fast_back) gap_pointwise_sums(job->k, &job->dx, &to, &m);
         for (to.b0 = b0; to.b0 < b1; to.b0 = to.b1) {
             to.b1 = to.b0 + gap_pointwise_step(&job->dx, to.b0, b1, p->wide);
@@ -177,9 +180,9 @@ static void back_tile(const back_job *job, const place *at, float *scratch, floa
         for (int64_t b = at->b0, end; !p->fast_grad && b < at->b1; b = end) {
             end = gap_min64(at->b1, b + p->wide);
             add_products(job, at, b, end, o, next, &d, x, part, more ? &after : NULL);
-            if (job->dx.s && !p->fast_back) add_inputs(job, at, b, end, o, next, &d, NULL); /* the input's blocks are in the cache */
+            if (job->dx.s && !p->fast_back) add_inputs(job, at, b, end, o, next, &d, NULL, more ? &after : NULL); /* the input's blocks are in the cache */
         }
-        if (job->dx.s && p->fast_back) add_inputs(job, at, at->b0, at->b1, o, next, &d, sums);
+        if (job->dx.s && p->fast_back) add_inputs(job, at, at->b0, at->b1, o, next, &d, sums, NULL);
     }
 }
 

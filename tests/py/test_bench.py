@@ -407,7 +407,8 @@ def test_kernels_rates_follow_from_shapes_and_time(mixed):
     seconds = row["best_milliseconds"] / 1e3
     assert row["gflops"] == pytest.approx(2 * 8 * 8 * 64 * 2 / seconds / 1e9)
     assert row["peak_share"] == pytest.approx(row["gflops"] * 1e9 / 1e11)
-    assert row["stream_share"] is None
+    moved = (8 + 8) * 64 * 4 * 2  # in and out, two images
+    assert row["stream_share"] == pytest.approx(moved / seconds / 1e10)
     (deep,) = [r for r in mixed["layers"] if "depthwise" in r["layer"] and r["pass"] == "forward"]
     moved = 2 * (8 * 64 * 4) * 2  # in and out, two images
     assert deep["gb_per_second"] == pytest.approx(moved / deep["best_milliseconds"] / 1e6)

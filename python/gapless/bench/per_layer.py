@@ -2,12 +2,15 @@
 
 A layer is compiled into a small net of its own, and the plan's timer reads the layer's ops only:
 
-- forward, and backward for the weights: the layer reads the network's input, which wants no gradient;
+- forward, and backward for the weights: nothing before the layer wants a gradient. The first layer reads the
+  network's input, as pixels; the others read what a frozen layer made, in the layout that they meet in a net;
 - backward for the data: layers that learn stand before it, and its own weights are frozen;
 - backward of a depthwise layer: layers that learn stand before it, and it learns too. One sweep makes both
   gradients there, so either alone would say nothing about training.
 
-So nothing is taken as a difference of two measurements. In a whole net, layers are fused: what BatchNorm
+So nothing is taken as a difference of two measurements. A layer has two limits, the products and what must
+move; it can come near the one that takes longer, and a kernel that is far from both lets them take turns.
+In a whole net, layers are fused: what BatchNorm
 and activations cost there is what ``gapless bench train --profile`` shows.
 """
 
@@ -55,10 +58,6 @@ class Layer(NamedTuple):
     def depthwise(self) -> bool:
         said = dict(self.config)
         return self.kind == "Conv2d" and said["groups"] > 1 and said["groups"] == said["in_channels"]
-
-    @property
-    def memory_bound(self) -> bool:
-        return self.depthwise or self.kind not in ("Conv2d", "Linear")
 
     @property
     def group(self) -> str:
@@ -158,13 +157,14 @@ class _Timed(NamedTuple):
     choice: str
 
 
-def _run(layer: Layer, batch: int, seconds: float, *, alone: bool, frozen: bool = False) -> _Timed:
+def _run(layer: Layer, batch: int, seconds: float, *, alone: bool, frozen: str | None = None) -> _Timed:
+    """frozen: the part that does not learn."""
     import gapless as gl
 
     module, shape = _small_net(layer, alone)
     net = module.net(shape, seed=0)
-    if frozen:
-        net.freeze("probe")
+    if frozen is not None:
+        net.freeze(frozen)
     plan = gl.compile(net, gl.losses.CrossEntropy(), gl.optim.SGD(lr=1e-6), (batch, *shape))
     rng = np.random.default_rng(0)
     x = rng.standard_normal((batch, *shape), dtype=np.float32)
@@ -185,13 +185,14 @@ def _run(layer: Layer, batch: int, seconds: float, *, alone: bool, frozen: bool 
 def _passes(layer: Layer, batch: int, seconds: float) -> Iterator[tuple[str, list[float], str]]:
     """Each pass of a layer with its seconds; one that was fused into a neighbour is left out."""
     weighted = layer.kind in ("Conv2d", "Linear")
-    timed = _run(layer, batch, seconds, alone=weighted)
+    alone = weighted and layer.first
+    timed = _run(layer, batch, seconds, alone=alone, frozen="before0" if weighted and not alone else None)
     found = [(FORWARD, timed.forward)]
     if layer.depthwise and not layer.first:
         found.append((BACKWARD, _run(layer, batch, seconds, alone=False).backward))
     elif weighted:
         if not layer.first:
-            found.append((DATA, _run(layer, batch, seconds, alone=False, frozen=True).backward))
+            found.append((DATA, _run(layer, batch, seconds, alone=False, frozen="probe").backward))
         found.append((WEIGHTS, timed.backward))
     else:
         found.append((BACKWARD, timed.backward))
@@ -238,15 +239,13 @@ def _row(
     row: dict[str, Any] = {"layer": layer.text, "group": layer.group, "pass": which, "count": count}
     row |= {"milliseconds": 1e3 * statistics.median(times), "best_milliseconds": 1e3 * seconds}
     row |= {"gflops": None, "peak_share": None}
-    row |= {"gb_per_second": None, "stream_share": None}
     if layer.macs:
         gradients = 2 if which == BACKWARD else 1  # in one sweep, each with the products of a forward
         rate = 2 * layer.macs * gradients * batch / seconds
         row |= {"gflops": rate / 1e9, "peak_share": rate / limits.flops}
-    if layer.memory_bound:
-        size = _least_bytes(layer, which, batch)
-        row |= {"gb_per_second": size / seconds / 1e9}
-        row |= {"stream_share": size / seconds / limits.bytes_per_second(size)}
+    size = _least_bytes(layer, which, batch)
+    row |= {"gb_per_second": size / seconds / 1e9}
+    row |= {"stream_share": size / seconds / limits.bytes_per_second(size)}
     return row
 
 
@@ -260,8 +259,8 @@ def kernels(
     dict
         ``layers``: rows with ``milliseconds`` (median) and ``best_milliseconds`` of one layer at the case's
         batch; of the best, effective ``gflops`` (those
-        of a direct convolution), ``peak_share`` (of the measured FMA peak of all threads), and for
-        depthwise and elementwise layers ``gb_per_second`` (the least that must move) and ``stream_share``
+        of a direct convolution), ``peak_share`` (of the measured FMA peak of all threads),
+        ``gb_per_second`` (the least that must move, weights not counted) and ``stream_share``
         (of STREAM's triad at that size); ``share`` of the sum over all layers of the net. ``groups``: the
         same by class of kernel.
     """
