@@ -45,7 +45,7 @@ typedef struct {
     gap_conv_start start;
     const float *bias;            /* (oc_blocks * 16), for GAP_CONV_BIAS */
     gap_conv_ahead ahead;         /* with a_px 16 and one tap: block k of it beside input block k, rows being images; with a_px 3 or 6,
-                                     pictures: at[0] + img*r + 16*p, once for all blocks; else unused */
+                                     pictures: at[0] + img*r + 16*p; else unused */
 } gap_conv_rows;
 
 /* A weight gradient's tile: for k < m, output block b

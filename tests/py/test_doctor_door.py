@@ -417,6 +417,15 @@ def test_double_softmax_is_found_in_logits_and_in_probabilities(k: int) -> None:
     assert not examined(of(once), *FREE).findings
 
 
+def test_a_double_softmax_is_not_told_from_a_handful_of_samples() -> None:
+    p = np.array(
+        [[0.35, 0.65], [0.7, 0.3], [0.6, 0.4]]
+    )  # unsure of two classes: an inner softmax exists by chance
+    outputs = read_outputs({"id": ["a", "b", "c"], "target": [1, 0, 0], "probabilities": p})[0].outputs
+    r = said(of(outputs), "double-softmax")
+    assert (r.outcome, r.samples_needed) == ("undecided", 20)
+
+
 def test_the_inner_probabilities_are_recovered() -> None:
     q = softmax(np.random.default_rng(0).normal(0, 3, (50, 7)))
     np.testing.assert_allclose(inner(softmax(q)), q, atol=1e-12)

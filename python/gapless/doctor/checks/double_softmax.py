@@ -19,6 +19,8 @@ __all__ = ["double_softmax"]
 
 Scores = NDArray[np.float64]
 
+FEWEST = 20  # samples: of two classes, one unsure answer in two could be a softmax of probabilities by chance
+
 
 @check(
     "C3",
@@ -48,6 +50,9 @@ def double_softmax(case: Case) -> Result:
     if once is None:
         return Result.clear("the outputs are not a softmax of probabilities")
     twice = metrics.softmax(once).astype(np.float64)
+    if len(once) < FEWEST:
+        says = f"a softmax of probabilities, or so by chance: {len(once)} samples do not tell; {FEWEST} would"
+        return Result.undecided(says, samples_needed=FEWEST)
     e = _confidence_lost(once, twice)
     own = out.labels[:, None]
     loss = float(-np.log(np.clip(np.take_along_axis(twice, own, 1), 1e-300, 1)).mean())
