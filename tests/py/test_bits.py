@@ -151,6 +151,19 @@ def test_same_image_same_logits(nets, name):
         gl.set_num_threads(before)
 
 
+@pytest.mark.parametrize("name", ["lenet", "resnet8", *MOBILENETS])
+def test_an_image_of_a_large_batch_is_the_one_alone(nets, name):
+    """Full batches to 256: what a plan cuts otherwise, passes, chunks and pieces, adds in the same order."""
+    net, shape = nets[name]
+    x = np.random.default_rng(2).standard_normal((256, *shape), dtype=np.float32)
+    reference = logits(net, x, 256)
+    assert len({row.tobytes() for row in reference}) == 256
+    for batch in (128, 100, 33):
+        assert np.array_equal(logits(net, x, batch), reference), batch
+    alone = np.r_[:8, 120:136, 248:256]
+    assert np.array_equal(logits(net, x[alone], 1), reference[alone])
+
+
 @pytest.mark.parametrize("name", MOBILENETS)
 def test_same_steps_same_weights(name):
     """Depthwise convolutions, gates and dropout too: at any thread count and under every kernel set."""
