@@ -87,7 +87,7 @@ static void run_blocks(const run_job *job, const run_unit *u, const run_input *i
         .y_row = p->out_step[0] * p->out_w * 16, .y_oc = plane, .pixels = ph->cols, .rows = ph->rows,
         .oc_blocks = oc_blocks, .half = o + oc_blocks == p->out_blocks && gap_conv_half(p->out_c), .bias = job->bias + o * 16};
     if (single) r.a_px = in->image, r.y_px = image, r.pixels = u->n1 - u->n0;
-    if (p->lanes != 16 && o == u->o0) r.ahead = next_rows(job, u);
+    if (p->lanes == 3 && o == u->o0) r.ahead = next_rows(job, u); /* once for all output blocks */
     for (int64_t g = 0; g < p->range; g += group) {
         r.start = g ? GAP_CONV_KEEP : job->start;
         r.blocks = (int)gap_min64(group, p->range - g);
