@@ -256,7 +256,8 @@ class Recipe(_Fields, kw_only=True, forbid_unknown_fields=True, dict=True, metac
         if isinstance(size, (list, tuple)):
             if len(size) != 2:
                 raise RecipeError(f"image_size: must be one number or (height, width), got {list(size)!r}")
-            self.image_size = size[0] if size[0] == size[1] else list(size)
+            same = size[0] == size[1] and not isinstance(size[0], (list, tuple))  # no sides: refused below
+            self.image_size = size[0] if same else list(size)
         if self.save_every_seconds is not None and isinstance(self.save_every_seconds, int):
             self.save_every_seconds = float(self.save_every_seconds)
         for key in ("freeze", "recompute", "topk", "image_size", "epochs", "batch_size", "seed", "clip_norm"):

@@ -153,6 +153,8 @@ def test_any_value_is_accepted_or_a_recipe_error_that_names_its_key(plain):
         ("monitor: accuracy\n", "did you mean 'val/top1'"),
         ("monitor: test/top1\n", "read once"),
         ("image_size: [1, 2, 3]\n", r"\(height, width\)"),
+        ("image_size: [[], []]\n", r"image_size\[0\]: must be a whole number"),
+        ("image_size: [[5, 6], [5, 6]]\n", r"image_size\[0\]: must be a whole number"),
         ("optimizer: {name: SGD, lr: -1}\n", "optimizer.lr: must be in"),
         ("optimizer: {name: SGD, lr: .nan}\n", "optimizer.lr: must be finite"),
         ("optimizer: {name: SGD, lr: fast}\n", "optimizer.lr: must be a number"),
