@@ -79,13 +79,13 @@ GAP_INLINE vf vf_floor(vf a) { return gap_vf_(_mm256_round_ps(a.lo, GAP_RM_), _m
 #undef GAP_RN_
 #undef GAP_RM_
 
-#define GAP_CMP_(how) return gap_vm_(_mm256_cmp_ps(a.lo, b.lo, how), _mm256_cmp_ps(a.hi, b.hi, how))
 GAP_INLINE vh vh_loadu(const float *p) { return _mm256_loadu_ps(p); }
 GAP_INLINE vh vh_set1(float x) { return _mm256_set1_ps(x); }
 GAP_INLINE vh vh_lower(vf a) { return a.lo; }
 GAP_INLINE vf vh_wide(vh a) { return gap_vf_(a, _mm256_setzero_ps()); }
 GAP_INLINE vh vh_fma(vh a, vh b, vh c) { return _mm256_fmadd_ps(a, b, c); }
 
+#define GAP_CMP_(how) return gap_vm_(_mm256_cmp_ps(a.lo, b.lo, how), _mm256_cmp_ps(a.hi, b.hi, how))
 GAP_INLINE vm vf_lt(vf a, vf b) { GAP_CMP_(_CMP_LT_OQ); }
 GAP_INLINE vm vf_le(vf a, vf b) { GAP_CMP_(_CMP_LE_OQ); }
 GAP_INLINE vm vf_gt(vf a, vf b) { GAP_CMP_(_CMP_GT_OQ); }

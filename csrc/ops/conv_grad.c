@@ -78,13 +78,16 @@ typedef struct { int64_t n0, n1, i0, i1, j0, j1; } segment;
 /* Where a segment's gradient of the output lies: block o, image n at + (o - o0)*block + (n - n0)*image. */
 typedef struct { const float *at; int64_t row, image, block, o0; } grad_output;
 
+/* Of a segment's first pixel in block o. */
+static int64_t output_at(const grad_job *job, const segment *s, int64_t o) {
+    return s->n0 * gap_source_image(job->dy) + o * job->dy->plane + (s->i0 * job->p->out_w + s->j0) * 16;
+}
+
 static grad_output pack_output(const grad_job *job, const segment *s, int64_t o0, int64_t o1, float *scratch) {
     const conv_pass *p = job->p;
-    const int64_t plane = p->out_h * p->out_w * 16, rows = s->i1 - s->i0, cols = s->j1 - s->j0;
-    if (!job->dy_packed) {
-        const float *at = job->dy->x + s->n0 * gap_source_image(job->dy) + o0 * plane + (s->i0 * p->out_w + s->j0) * 16;
-        return (grad_output){at, p->out_w * 16, gap_source_image(job->dy), plane, o0};
-    }
+    const int64_t rows = s->i1 - s->i0, cols = s->j1 - s->j0;
+    if (!job->dy_packed)
+        return (grad_output){job->dy->x + output_at(job, s, o0), p->out_w * 16, gap_source_image(job->dy), job->dy->plane, o0};
     const grad_output d = {scratch, cols * 16, rows * cols * 16, (int64_t)(job->cut.dy_bytes / 4), o0};
     for (int64_t o = o0; o < o1; o++)
         for (int64_t n = s->n0; n < s->n1; n++)
@@ -119,16 +122,14 @@ static gap_conv_ahead fetched(const grad_job *job, const segment *s, const segme
     const gap_source *dy = job->dy, *x = job->x;
     if (!after || b > gap_conv_lo(p, o)) return (gap_conv_ahead){.blocks = 0};
     if (entry == 0) {
-        const int64_t at = after->n0 * gap_source_image(dy) + o * dy->plane + (after->i0 * p->out_w + after->j0) * 16;
+        const int64_t at = output_at(job, after, o);
         return (gap_conv_ahead){{dy->x + at, dy->pro.z ? dy->pro.z + at : dy->x + at}, gap_source_image(dy), dy->plane, oc_blocks};
     }
     const int64_t pixels = (s->i1 - s->i0) * (s->j1 - s->j0), wanted = (after->i1 - after->i0) * p->in_step[0] * p->in_w * p->lanes;
     const int64_t each = x->bytes ? 64 : 16, from = (entry - 1) * pixels * each; /* values of a vector's 64 bytes */
     if (p->lanes == 16 || from >= wanted) return (gap_conv_ahead){.blocks = 0};
     const int64_t row = after->n0 == s->n0 ? (s->i1 - 1) * p->in_step[0] + p->last[0] + 1 : 0; /* the first that is not loaded yet */
-    const int64_t at = after->n0 * gap_source_image(x) + row * p->in_w * p->lanes + from;
-    const float *next = x->bytes ? (const float *)(const void *)(x->bytes + at) : x->x + at;
-    return (gap_conv_ahead){{next, next}, x->bytes ? gap_source_image(x) / 4 : gap_source_image(x), 0, 1};
+    return gap_conv_picture_ahead(x, after->n0 * gap_source_image(x) + row * p->in_w * p->lanes + from, gap_source_image(x));
 }
 
 /* Adds a segment's products of input block b with output blocks [o, o + oc_blocks). */

@@ -88,6 +88,8 @@ gap_status gap_conv_run(const conv_pass *p, const gap_op_ctx *ctx, const conv_de
 /* Loads image n, block b of a source: rows [row0, row0 + rows) of `cols` columns from col0 on, into dst. */
 void gap_conv_load(const gap_stream_kernels *k, const gap_source *s, int64_t h, int64_t w, int64_t lanes, int64_t n, int64_t b,
                    int64_t row0, int64_t rows, int64_t col0, int64_t cols, float *dst);
+/* A picture's values from `at` on, to be fetched: image i, or row, begins `step` values behind the one before. */
+gap_conv_ahead gap_conv_picture_ahead(const gap_source *x, int64_t at, int64_t step);
 
 /* ---- conv_grad.c ---- */
 /* Workspace of the weight and bias gradients. */

@@ -42,6 +42,11 @@ void gap_conv_load(const gap_stream_kernels *k, const gap_source *s, int64_t h, 
     k->load(&l);
 }
 
+gap_conv_ahead gap_conv_picture_ahead(const gap_source *x, int64_t at, int64_t step) {
+    const float *next = x->bytes ? (const float *)(const void *)(x->bytes + at) : x->x + at;
+    return (gap_conv_ahead){{next, next}, x->bytes ? step / 4 : step, 0, 1};
+}
+
 static run_input pack(const run_job *job, const run_unit *u, float *scratch) {
     const conv_pass *p = job->p;
     const int64_t cols = p->flat && !p->direct ? u->j1 - u->j0 : p->cols;
@@ -67,10 +72,8 @@ typedef struct { int64_t rows, cols, out, taps, across, off, w; } run_phase; /* 
 /* The rows of a picture behind the unit's: most often the thread's next unit begins with them. */
 static gap_conv_ahead next_rows(const run_job *job, const run_unit *u) {
     const conv_pass *p = job->p;
-    const gap_source *x = job->in;
-    const int64_t row = p->in_w * p->lanes, at = u->n0 * gap_source_image(x) + (u->i1 * p->in_step[0] + p->last[0]) * row;
-    const float *rows = x->bytes ? (const float *)(const void *)(x->bytes + at) : x->x + at;
-    return (gap_conv_ahead){{rows, rows}, p->in_step[0] * row / (x->bytes ? 4 : 1), 0, 1};
+    const int64_t row = p->in_w * p->lanes;
+    return gap_conv_picture_ahead(job->in, u->n0 * gap_source_image(job->in) + (u->i1 * p->in_step[0] + p->last[0]) * row, p->in_step[0] * row);
 }
 
 static void run_blocks(const run_job *job, const run_unit *u, const run_input *in, const run_phase *ph, int64_t o, int oc_blocks) {
